@@ -1,0 +1,152 @@
+package queue
+
+import (
+	"math"
+	"sort"
+	"time"
+)
+
+// stampStep is the resolution of a sign of life, in milliseconds.
+const stampStep = 100
+
+// stamp is a time in steps since the epoch, rounded up, so that no stay is cut short by
+// rounding. 32 bits reach 13 years from the table's first entry.
+func (t *Table) stamp(at int64) uint32 {
+	steps := (at - t.epoch + stampStep - 1) / stampStep
+	return uint32(min(max(steps, 0), math.MaxUint32))
+}
+
+func (t *Table) seen(stamp uint32) int64 { return t.epoch + int64(stamp)*stampStep }
+
+// ages orders the rows of one state by stamp, so that a tick costs what it expires and not what
+// the table holds: a sorted list of buckets, each the head of a linked list through its rows. New
+// signs of life come at the end, or close to it. Since a deadline is a stamp plus the limit in
+// force, a new limit moves nothing in here.
+type ages struct {
+	buckets []bucket // by stamp; empty ones stay until the front passes them
+	rows    int
+}
+
+type bucket struct {
+	stamp uint32
+	first rowID
+}
+
+// find is the place of the stamp among the buckets.
+func (a *ages) find(stamp uint32) int {
+	n := len(a.buckets)
+	if n == 0 || a.buckets[n-1].stamp < stamp {
+		return n
+	}
+	if a.buckets[n-1].stamp == stamp {
+		return n - 1
+	}
+	return sort.Search(n, func(i int) bool { return a.buckets[i].stamp >= stamp })
+}
+
+func (a *ages) push(t *Table, id rowID, r *row) {
+	i := a.find(r.stamp)
+	if i == len(a.buckets) || a.buckets[i].stamp != r.stamp {
+		if len(a.buckets) > 2*a.rows+1024 {
+			a.sweep()
+			i = a.find(r.stamp)
+		}
+		a.buckets = append(a.buckets, bucket{})
+		copy(a.buckets[i+1:], a.buckets[i:])
+		a.buckets[i] = bucket{stamp: r.stamp, first: noRow}
+	}
+	b := &a.buckets[i]
+	r.prev, r.next = noRow, b.first
+	if b.first != noRow {
+		t.row(b.first).prev = id
+	}
+	b.first = id
+	a.rows++
+}
+
+func (a *ages) unlink(t *Table, _ rowID, r *row) {
+	if r.next != noRow {
+		t.row(r.next).prev = r.prev
+	}
+	if r.prev != noRow {
+		t.row(r.prev).next = r.next
+	} else {
+		a.buckets[a.find(r.stamp)].first = r.next
+	}
+	a.rows--
+}
+
+// sweep forgets the empty buckets.
+func (a *ages) sweep() {
+	kept := a.buckets[:0]
+	for _, b := range a.buckets {
+		if b.first != noRow {
+			kept = append(kept, b)
+		}
+	}
+	a.buckets = kept
+}
+
+// oldest is the stamp and one row of the first bucket that has any. Empty buckets before it go.
+func (a *ages) oldest() (bucket, bool) {
+	for len(a.buckets) > 0 {
+		if a.buckets[0].first != noRow {
+			return a.buckets[0], true
+		}
+		a.buckets = a.buckets[1:]
+	}
+	return bucket{}, false
+}
+
+// A rule says what becomes of the rows of one state at their deadline.
+type rule struct {
+	state State
+	after func(Limits) time.Duration // what lies between a row's stamp and its deadline, grace included
+	then  func(*Table, rowID)
+}
+
+// rules, in the order in which a tick goes through them. queue_ttl comes before queue_absent, so
+// that a limit below the other is obeyed at once.
+var rules = [...]rule{
+	{Active, func(l Limits) time.Duration { return l.ActiveTTL + slotGrace }, (*Table).remove},
+	{Queued, func(l Limits) time.Duration { return l.QueueTTL + presenceGrace }, (*Table).remove},
+	{Absent, func(l Limits) time.Duration { return l.QueueTTL + presenceGrace }, (*Table).remove},
+	{Queued, func(l Limits) time.Duration { return l.QueueAbsent + presenceGrace }, (*Table).absent},
+	{Released, func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).absent},
+}
+
+// absent marks a visitor as one to be passed over. A released one gives its slot on and has its
+// ticket back (I3); it was not there when its turn came, so it is absent until it is seen.
+func (t *Table) absent(id rowID) { t.move(id, Absent, t.row(id).stamp) }
+
+// expire carries out what is due by the table's clock. It waits out a new leader's hold (I4).
+func (t *Table) expire() {
+	if t.now < t.holdUntil {
+		return
+	}
+	limits := t.Limits()
+	for _, rule := range rules {
+		after := rule.after(limits).Milliseconds()
+		for {
+			b, ok := t.byState[rule.state].oldest()
+			if !ok || t.seen(b.stamp)+after > t.now {
+				break
+			}
+			rule.then(t, b.first)
+		}
+	}
+}
+
+// nextDeadline is the time from which a tick has something to expire, or 0.
+func (t *Table) nextDeadline() int64 {
+	limits, next := t.Limits(), int64(math.MaxInt64)
+	for _, rule := range rules {
+		if b, ok := t.byState[rule.state].oldest(); ok {
+			next = min(next, t.seen(b.stamp)+rule.after(limits).Milliseconds())
+		}
+	}
+	if next == math.MaxInt64 {
+		return 0
+	}
+	return max(next, t.holdUntil)
+}

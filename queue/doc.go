@@ -1,0 +1,52 @@
+// Package queue is the admission table: who is inside, who waits, and who is next. It decides;
+// it does not act. There is no clock, no goroutine, no I/O and no log line in here, and nothing
+// but the standard library: equal tables given equal entries end equal, wherever and whenever
+// they are applied.
+//
+// # A visitor's way
+//
+//	           arrive or enter, a slot is free and no present visitor waits
+//	Unknown ─────────────────────────────────────────────────────────▶ Active
+//	   │                                                              ▲   │
+//	   │ arrive                                                 claim │   │ leave, or
+//	   ▼             promote: a slot is free                          │   │ unseen for active_ttl
+//	Queued ────────────────────────────────────────────────▶ Released ┘   ▼
+//	 │  ▲                                                    │         Unknown
+//	 │  │ touch, arrive                                      │
+//	 │  │            not claimed in claim_ttl: ticket kept   │
+//	 ▼  │ ◀──────────────────────────────────────────────────┘
+//	Absent     unseen for queue_absent: passed over, not forgotten
+//	   │
+//	   ▼ unseen for queue_ttl (from Queued too), or leave
+//	Unknown
+//
+// # Invariants
+//
+// They are cited by number everywhere in owr. CheckInvariants checks what one table can show of them.
+//
+//   - I1 Cap. Slots held (active + released) never exceed max_active in any table by an admission.
+//     Lowering the limit expels nobody: it stops admission until enough have left.
+//   - I2 No overtaking. A slot goes to the present visitor with the lowest ticket. A new visitor is
+//     admitted at once only when no present visitor waits and a slot is free. The table never rests
+//     with a free slot and a present visitor in line.
+//   - I3 A place is kept. A ticket that a visitor was told of survives the crash of any minority of
+//     nodes, elections, restarts, upgrades and any state of Redis. An absent visitor, back within
+//     queue_ttl, has its old ticket; a released one that does not claim gets its ticket back.
+//   - I4 A slot is kept. No active visitor expires sooner than active_ttl after its last request that
+//     any live node took. An election expires nobody.
+//   - I5 The cap holds across a partition. A node cut off from the majority lets a visitor in only up
+//     to View.Deadline, by cluster time; not before that may the majority give the slot away.
+//   - I6 One visitor, one story. A visitor that moves between nodes never sees its state go back.
+//   - I7 Determinism. Equal logs give equal tables (Sum), on every node, at every replay, after any
+//     snapshot.
+//   - I8 Redis is a picture. Nothing read from Redis decides anything, and only the current leader
+//     can paint it.
+//
+// # Time
+//
+// The only clock is the leader's, carried in each entry as Now, and it never runs back. Signs of
+// life are kept in steps of 100 ms, rounded up, so that rounding never shortens a stay. A
+// deadline is the last sign of life plus the limit as it is now. Expiry happens only in a tick and
+// waits for a grace beyond the deadline, long enough for a touch that a live node has noted to have
+// committed (I4).
+package queue

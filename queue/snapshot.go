@@ -1,0 +1,201 @@
+package queue
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"sync"
+)
+
+// A Row is one visitor as a frozen table holds it.
+type Row struct {
+	Token  Token
+	State  State
+	Ticket uint64 // zero when Active
+	Seen   int64  // cluster time in Unix milliseconds
+}
+
+// Frozen is a table as it was after one entry. It is a copy: the table goes on beside it.
+type Frozen struct {
+	Index uint64 // of that entry
+	Now   int64  // cluster time of that entry, Unix milliseconds
+
+	head  header
+	slabs []*[slabRows]row // copies, in no order
+	order sync.Once
+	rows  []Row // in canonical order, once order is done
+}
+
+// header is what a snapshot says before its rows.
+type header struct {
+	epoch, holdUntil int64
+	nextTicket, sum  uint64
+	base, override   Limits
+	overridden       Field
+}
+
+// NewFrozen makes a frozen table of rows that are in canonical order, for the tests of its readers.
+func NewFrozen(index uint64, now int64, rows []Row) *Frozen {
+	f := &Frozen{Index: index, Now: now, rows: rows}
+	f.order.Do(func() {})
+	return f
+}
+
+// Freeze copies the table. Apply waits for it, so it only copies memory; order and bytes are made
+// by Rows and WriteTo, which may take their time.
+func (t *Table) Freeze() *Frozen {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.freeze()
+}
+
+func (t *Table) freeze() *Frozen {
+	f := &Frozen{Index: t.Stats().Index, Now: t.now, head: header{
+		epoch: t.epoch, holdUntil: t.holdUntil, nextTicket: t.nextTicket, sum: t.sum(),
+		base: t.base, override: t.override, overridden: t.overridden,
+	}}
+	for i := range t.shards {
+		for _, slab := range t.shards[i].slabs {
+			c := *slab
+			f.slabs = append(f.slabs, &c)
+		}
+	}
+	return f
+}
+
+// Rows yields every row in canonical order: those with a ticket by ticket, then the active
+// visitors by token. Any number of callers.
+func (f *Frozen) Rows() iter.Seq[Row] {
+	return slices.Values(f.ordered())
+}
+
+// Len is the number of rows.
+func (f *Frozen) Len() int { return len(f.ordered()) }
+
+func (f *Frozen) ordered() []Row {
+	f.order.Do(func() {
+		for _, slab := range f.slabs {
+			for i := range slab {
+				if r := &slab[i]; r.state != Unknown {
+					f.rows = append(f.rows, Row{r.token, r.state, r.ticket, f.head.epoch + int64(r.stamp)*stampStep})
+				}
+			}
+		}
+		f.slabs = nil
+		slices.SortFunc(f.rows, compareRows)
+	})
+	return f.rows
+}
+
+func compareRows(a, b Row) int {
+	// A ticket of zero, minus one, is the highest number: active visitors come last.
+	return cmp.Or(cmp.Compare(a.Ticket-1, b.Ticket-1), bytes.Compare(a.Token[:], b.Token[:]))
+}
+
+// The layout of a table in a snapshot. A changed layout is a new number.
+const snapshotLayout byte = 1
+
+const (
+	headerSize = 1 + 6*8 + 1 + 2*6*8 + 8
+	rowSize    = 16 + 1 + 8 + 4
+)
+
+// ErrBadSnapshot is the answer of ReadTable to bytes that WriteTo could not have written.
+var ErrBadSnapshot = errors.New("queue: bad snapshot")
+
+// WriteTo writes the frozen table in its canonical form: equal tables give equal bytes.
+func (f *Frozen) WriteTo(w io.Writer) (int64, error) {
+	rows := f.ordered()
+	buf := make([]byte, 0, 64<<10)
+	buf = append(buf, snapshotLayout)
+	for _, v := range []uint64{f.Index, uint64(f.Now), uint64(f.head.epoch), uint64(f.head.holdUntil), f.head.nextTicket, f.head.sum} {
+		buf = binary.BigEndian.AppendUint64(buf, v)
+	}
+	buf = append(buf, byte(f.head.overridden))
+	buf = appendValues(buf, f.head.base, AllFields)
+	buf = appendValues(buf, f.head.override, f.head.overridden)
+	buf = binary.BigEndian.AppendUint64(buf, uint64(len(rows)))
+	written := int64(0)
+	flush := func() error {
+		n, err := w.Write(buf)
+		written, buf = written+int64(n), buf[:0]
+		return err
+	}
+	for _, r := range rows {
+		buf = append(buf, r.Token[:]...)
+		buf = append(buf, byte(r.State))
+		buf = binary.BigEndian.AppendUint64(buf, r.Ticket)
+		buf = binary.BigEndian.AppendUint32(buf, uint32((r.Seen-f.head.epoch)/stampStep))
+		if len(buf) > 60<<10 {
+			if err := flush(); err != nil {
+				return written, err
+			}
+		}
+	}
+	return written, flush()
+}
+
+// ReadTable reads what WriteTo wrote, and no byte more, in small reads: the caller buffers. The rows must give the sum that the
+// writer's table had, so a table that was read is the table that was written (I7).
+func ReadTable(r io.Reader) (*Table, error) {
+	head := make([]byte, headerSize)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, fmt.Errorf("%w: header: %w", ErrBadSnapshot, err)
+	}
+	if head[0] != snapshotLayout {
+		return nil, fmt.Errorf("%w: layout %d, this version of owr reads %d", ErrBadSnapshot, head[0], snapshotLayout)
+	}
+	number := func(i int) uint64 { return binary.BigEndian.Uint64(head[1+8*i:]) }
+	index, now, epoch, hold, sum := number(0), number(1), number(2), number(3), number(5)
+	overridden := Field(head[49])
+	if now > maxNow || epoch > now+maxArg || hold > maxNow+maxArg || overridden&^AllFields != 0 {
+		return nil, fmt.Errorf("%w: header % x", ErrBadSnapshot, head[:50])
+	}
+	base, err := decodeValues(head[50:], AllFields)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
+	}
+	override, err := decodeValues(head[50+6*8:], overridden)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
+	}
+	t := NewTable(base)
+	t.now, t.epoch, t.holdUntil, t.nextTicket = int64(now), int64(epoch), int64(hold), number(4)
+	t.epochs.Store(t.epoch)
+	t.override, t.overridden = override, overridden
+	t.setLimits()
+	if err := t.readRows(r, binary.BigEndian.Uint64(head[headerSize-8:])); err != nil {
+		return nil, err
+	}
+	if t.sum() != sum {
+		return nil, fmt.Errorf("%w: the rows give sum %016x, written was %016x", ErrBadSnapshot, t.sum(), sum)
+	}
+	t.publish(index)
+	return t, nil
+}
+
+func (t *Table) readRows(r io.Reader, count uint64) error {
+	buf := make([]byte, rowSize)
+	last := Row{}
+	for i := range count {
+		if _, err := io.ReadFull(r, buf); err != nil {
+			return fmt.Errorf("%w: row %d of %d: %w", ErrBadSnapshot, i, count, err)
+		}
+		row := Row{Token: Token(buf[:16]), State: State(buf[16]), Ticket: binary.BigEndian.Uint64(buf[17:])}
+		if row.State == Unknown || row.State > Active || (row.State == Active) != (row.Ticket == 0) ||
+			row.Ticket >= t.nextTicket || i > 0 && compareRows(last, row) >= 0 || i > 0 && row.Ticket != 0 && row.Ticket == last.Ticket {
+			return fmt.Errorf("%w: row %d of %d: %s with ticket %d after ticket %d", ErrBadSnapshot, i, count, row.State, row.Ticket, last.Ticket)
+		}
+		if _, twice := t.find(row.Token); twice {
+			return fmt.Errorf("%w: row %d of %d: token twice", ErrBadSnapshot, i, count)
+		}
+		t.add(row.Token, row.State, row.Ticket, binary.BigEndian.Uint32(buf[25:]))
+		last = row
+	}
+	return nil
+}
