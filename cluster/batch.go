@@ -1,0 +1,197 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openwaitingroom/owr/queue"
+)
+
+const (
+	// maxEntry is the most commands in one entry: 63 KB, so that a heartbeat behind it is not late.
+	maxEntry = 3000
+	// maxPending is the most commands that may wait on one node; beyond it ErrBusy.
+	maxPending = 200_000
+	// leaderless is how long submissions wait for a leader to appear before they are told at once that
+	// there is none. An election takes less.
+	leaderless = 2 * time.Second
+	// retryPause is how long a batch rests that met no leader, or one that is not ready yet.
+	retryPause = 15 * time.Millisecond
+)
+
+// A submission is commands that belong together, and whoever waits for them.
+type submission struct {
+	ctx      context.Context
+	commands []queue.Command
+	done     chan outcome // holds one
+}
+
+type outcome struct {
+	decisions []queue.Decision
+	err       error
+}
+
+// errNotLeader says that nothing was done, because the node asked does not lead (any more, or yet).
+var errNotLeader = errors.New("that node does not lead")
+
+// A batcher gathers commands of one room while a batch is on its way, and sends what has gathered when that
+// one is done: nothing waits for a timer when the pipe is idle, and under load thousands share one entry.
+type batcher struct {
+	room queue.RoomID
+	// send carries out one batch: errNotLeader when nothing was done, any other error when its fate is unknown.
+	send func(context.Context, []queue.Command) ([]queue.Decision, error)
+	// led reports how long no leader has been known, zero when one is.
+	led  func() time.Duration
+	size prometheus.Observer // commands per batch
+
+	more chan struct{} // holds one token while something is pending
+
+	mu      sync.Mutex
+	pending []*submission
+	waiting int // commands in pending
+	closed  bool
+}
+
+func newBatcher(room queue.RoomID, size prometheus.Observer, led func() time.Duration,
+	send func(context.Context, []queue.Command) ([]queue.Decision, error),
+) *batcher {
+	return &batcher{room: room, send: send, led: led, size: size, more: make(chan struct{}, 1)}
+}
+
+// submit waits until the commands have committed, or ctx ends. Commands are idempotent, so a batch whose
+// fate is unknown is sent again until then. Any number of callers.
+func (b *batcher) submit(ctx context.Context, commands ...queue.Command) ([]queue.Decision, error) {
+	if b.led() > leaderless {
+		return nil, ErrNoLeader
+	}
+	s := &submission{ctx: ctx, commands: commands, done: make(chan outcome, 1)}
+	b.mu.Lock()
+	switch {
+	case b.closed:
+		b.mu.Unlock()
+		return nil, ErrClosed
+	case b.waiting+len(commands) > maxPending:
+		b.mu.Unlock()
+		return nil, ErrBusy
+	}
+	b.pending = append(b.pending, s)
+	b.waiting += len(commands)
+	b.mu.Unlock()
+	b.wake()
+	select {
+	case o := <-s.done:
+		return o.decisions, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (b *batcher) wake() {
+	select {
+	case b.more <- struct{}{}:
+	default:
+	}
+}
+
+// idle reports whether nothing waits that somebody still waits for.
+func (b *batcher) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !slices.ContainsFunc(b.pending, func(s *submission) bool { return s.ctx.Err() == nil })
+}
+
+// run sends batch after batch until ctx ends, then turns away whoever still waits.
+func (b *batcher) run(ctx context.Context) {
+	defer b.shut()
+	var commands []queue.Command
+	for {
+		select {
+		case <-b.more:
+		case <-ctx.Done():
+			return
+		}
+		batch := b.take()
+		if len(batch) == 0 {
+			continue
+		}
+		commands = commands[:0]
+		for _, s := range batch {
+			commands = append(commands, s.commands...)
+		}
+		b.size.Observe(float64(len(commands)))
+		decisions, err := b.send(ctx, commands)
+		if err == nil {
+			for _, s := range batch {
+				n := len(s.commands)
+				s.done <- outcome{decisions: decisions[:n:n]}
+				decisions = decisions[n:]
+			}
+			continue
+		}
+		b.again(ctx, batch)
+	}
+}
+
+// take removes what goes into the next batch: whole submissions in order, those that nobody waits for any
+// more left out.
+func (b *batcher) take() []*submission {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var batch []*submission
+	size, n := 0, 0
+	for _, s := range b.pending {
+		if size > 0 && size+len(s.commands) > maxEntry {
+			break
+		}
+		n++
+		b.waiting -= len(s.commands)
+		if s.ctx.Err() == nil {
+			batch = append(batch, s)
+			size += len(s.commands)
+		}
+	}
+	rest := copy(b.pending, b.pending[n:])
+	clear(b.pending[rest:])
+	b.pending = b.pending[:rest]
+	if rest > 0 {
+		b.wake()
+	}
+	return batch
+}
+
+// again puts a batch back in front, after a pause, unless there has been no leader for so long that its
+// submitters should hear of it.
+func (b *batcher) again(ctx context.Context, batch []*submission) {
+	if b.led() > leaderless {
+		for _, s := range batch {
+			s.done <- outcome{err: ErrNoLeader}
+		}
+		return
+	}
+	select {
+	case <-time.After(retryPause):
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	b.pending = append(batch, b.pending...)
+	for _, s := range batch {
+		b.waiting += len(s.commands)
+	}
+	b.mu.Unlock()
+	b.wake()
+}
+
+func (b *batcher) shut() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for _, s := range b.pending {
+		s.done <- outcome{err: ErrClosed}
+	}
+	b.pending, b.waiting = nil, 0
+}

@@ -1,0 +1,133 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// A Peer is one voter of the cluster. The address is host:port; a host name stays a host name and is
+// resolved at every dial.
+type Peer struct {
+	ID, Address string
+}
+
+// A Job is work of the leader for one term. It returns when ctx ends, and not before: a job that
+// returns earlier ends the term for all of them.
+type Job func(ctx context.Context, term uint64) error
+
+// Config is all that a node has to be told.
+type Config struct {
+	NodeID    string // this node's name; one of Peers when there are any
+	Listen    string // host:port of the cluster port; unused by a node without peers
+	Advertise string // how the others reach it; empty: Listen
+	Peers     []Peer // the same on every node; empty: one node, which leads itself
+	DataDir   string // Raft's log and snapshots; created 0700
+	Secret    string // shared between the nodes; empty: connections are not authenticated
+
+	Limits queue.Limits // the base layer, in force while this node leads
+	Jobs   []Job        // run by the leader, once a term has begun
+
+	Logger     *slog.Logger          // required
+	Registerer prometheus.Registerer // required
+	Timing     Timing
+	Compaction Compaction
+
+	// OnFailure is called once when the node can not go on: its disk refuses a write, its log can not
+	// be read. The process should end; the error says which file and what to do. Required.
+	OnFailure func(error)
+}
+
+// Timing holds the durations of a node; the zero value of a field is its default. Shorter ones are
+// for tests: on a busy machine they hold elections without need.
+type Timing struct {
+	Heartbeat time.Duration // without a word from the leader for so long, at most twice, a node stands for election; 500 ms
+	Lease     time.Duration // a leader that has not reached a majority for so long steps down; 400 ms
+	RPC       time.Duration // for one exchange between two nodes; 2 s
+	Flush     time.Duration // between two flushes of touches; 500 ms, and not more: see queue's graces
+	Tick      time.Duration // how often the leader looks whether a deadline has passed; 50 ms
+}
+
+// Compaction says when the log is cut down to a snapshot; the zero value of a field is its default.
+type Compaction struct {
+	Interval  time.Duration // between two looks; 30 s
+	Threshold uint64        // entries since the last snapshot that call for another one; 8192
+	Trailing  uint64        // entries kept behind a snapshot, for followers that were away; 10240
+}
+
+func (c Compaction) withDefaults() Compaction {
+	return Compaction{cmp.Or(c.Interval, 30*time.Second), cmp.Or(c.Threshold, 8192), cmp.Or(c.Trailing, 10240)}
+}
+
+// withDefaults fills in what is zero. A node alone has nobody to wait for, so it leads at once.
+func (t Timing) withDefaults(alone bool) Timing {
+	heartbeat, lease := 500*time.Millisecond, 400*time.Millisecond
+	if alone {
+		heartbeat, lease = 50*time.Millisecond, 50*time.Millisecond
+	}
+	return Timing{
+		Heartbeat: cmp.Or(t.Heartbeat, heartbeat), Lease: cmp.Or(t.Lease, lease), RPC: cmp.Or(t.RPC, 2*time.Second),
+		Flush: cmp.Or(t.Flush, 500*time.Millisecond), Tick: cmp.Or(t.Tick, 50*time.Millisecond),
+	}
+}
+
+// The answers to a submission that could not be carried out. After any of them its fate is unknown
+// unless the text says otherwise; sending it again is safe.
+var (
+	ErrNoLeader = errors.New("no leader can be reached")
+	ErrBusy     = errors.New("too many commands are waiting") // not sent
+	ErrClosed   = errors.New("the node is closed")
+)
+
+// Validate reports the first thing in c that can not work.
+func (c Config) Validate() error {
+	switch {
+	case c.NodeID == "":
+		return errors.New("the node has no id")
+	case c.DataDir == "":
+		return errors.New("the node has no data directory")
+	case c.Logger == nil || c.Registerer == nil || c.OnFailure == nil:
+		return errors.New("logger, registerer and failure handler are required")
+	}
+	if err := c.Limits.Validate(queue.AllFields); err != nil {
+		return err
+	}
+	if len(c.Peers) == 0 {
+		return nil
+	}
+	ids, addresses := map[string]bool{}, map[string]bool{}
+	for _, p := range c.Peers {
+		if _, _, err := net.SplitHostPort(p.Address); err != nil {
+			return fmt.Errorf("peer %s: %w", p.ID, err)
+		}
+		if ids[p.ID] || addresses[p.Address] {
+			return fmt.Errorf("peer %s=%s is there twice", p.ID, p.Address)
+		}
+		ids[p.ID], addresses[p.Address] = true, true
+	}
+	if !ids[c.NodeID] {
+		return fmt.Errorf("the peers do not name this node, %s", c.NodeID)
+	}
+	return nil
+}
+
+// self is this node as the others see it.
+func (c Config) self() Peer {
+	for _, p := range c.Peers {
+		if p.ID == c.NodeID {
+			return p
+		}
+	}
+	if c.Advertise != "" {
+		return Peer{c.NodeID, c.Advertise}
+	}
+	return Peer{c.NodeID, c.Listen}
+}

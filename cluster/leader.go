@@ -1,0 +1,269 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/openwaitingroom/owr/internal/seal"
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// enqueue is how long an entry may wait to be taken by Raft's main loop. It says nothing of the commit.
+const enqueue = 2 * time.Second
+
+// runTerms follows this node's leaderships, one after the other, until the node ends.
+func (n *Node) runTerms() {
+	var wg sync.WaitGroup
+	stop := func() {}
+	end := func() { // two terms of one node never overlap
+		n.leading.Store(0)
+		stop()
+		wg.Wait()
+	}
+	defer func() { end() }()
+	for {
+		select {
+		case leads := <-n.notify:
+			end()
+			if !leads {
+				continue
+			}
+			ctx, cancel := context.WithCancel(n.ctx)
+			stop = cancel
+			wg.Go(func() {
+				defer cancel()
+				if err := n.runTerm(ctx); err != nil && ctx.Err() == nil && n.raft.State() == raft.Leader {
+					n.log.Warn("the term ends early", "err", err)
+					n.stepDown()
+				}
+			})
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// stepDown lets another node try when this one can not do a leader's work.
+func (n *Node) stepDown() {
+	n.leading.Store(0)
+	if len(n.cfg.Peers) > 1 {
+		go func() { _ = n.raft.LeadershipTransfer().Error() }() // on failure the term goes on and is tried again by nobody: a restart does
+	}
+}
+
+// runTerm does a leader's work for one term. It returns once the term is over and every job has returned.
+func (n *Node) runTerm(ctx context.Context) error {
+	contact := n.raft.LastContact()
+	// After the barrier our table holds all that earlier leaders committed. Deciding before it could
+	// hand out slots that are already taken (I1).
+	if err := n.raft.Barrier(0).Error(); err != nil {
+		return fmt.Errorf("barrier: %w", err)
+	}
+	term := n.raft.CurrentTerm()
+	if err := n.beginTerm(contact); err != nil {
+		return err
+	}
+	n.fresh.Store(true)
+	n.leading.Store(term)
+	n.batcher.wake()
+	n.log.Info("leading", "term", term)
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	wg.Go(func() { n.tick(ctx) })
+	for _, job := range n.cfg.Jobs {
+		wg.Go(func() { cancel(job(ctx, term)) }) // the first job to return ends the term for all
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// beginTerm writes the entries that a term begins with. The first one takes the time without a leader out of
+// everybody's account and holds expiry back (I4); the others make what a cluster has once, if it is not there.
+func (n *Node) beginTerm(contact time.Time) error {
+	now, gap := n.resumeAt(contact)
+	resume := queue.Command{Kind: queue.KindResume, Arg: uint32(min(gap, math.MaxInt32))}
+	if _, err := n.propose(queue.AppendBatch(nil, queue.Batch{Now: now, Commands: []queue.Command{resume}})); err != nil {
+		return fmt.Errorf("begin the term: %w", err)
+	}
+	if id := n.fsm.identity.Load(); id.cluster == (clusterID{}) {
+		var random clusterID
+		rand.Read(random[:])
+		if _, err := n.propose(appendCluster(nil, random)); err != nil {
+			return fmt.Errorf("name the cluster: %w", err)
+		}
+	}
+	if id := n.fsm.identity.Load(); len(id.keys) == 0 {
+		if _, err := n.propose(appendKey(nil, seal.NewKey(1))); err != nil {
+			return fmt.Errorf("make the first key: %w", err)
+		}
+	}
+	base := queue.LimitsChange{Now: n.clock.now(), Base: true, Set: queue.AllFields, Values: n.cfg.Limits}
+	if _, err := n.propose(queue.AppendLimits(nil, base)); err != nil {
+		return fmt.Errorf("set the limits: %w", err)
+	}
+	return nil
+}
+
+// resumeAt is the time of a new leader's first entry, and for how long nothing could commit before it.
+//
+// A node that has followed a leader goes on with that leader's clock, so an election never makes time jump,
+// whatever this node's own clock says. After a restart of all nodes there is no such clock: time is this
+// node's own, if it is ahead, and all of the time since the last entry was time without a leader.
+func (n *Node) resumeAt(contact time.Time) (now, gap int64) {
+	last := n.Stats().Now
+	now = max(n.clock.now(), last)
+	if contact.IsZero() {
+		now = max(now, time.Now().UnixMilli())
+		if last == 0 {
+			return now, 0
+		}
+		return now, now - last
+	}
+	return now, min(time.Since(contact).Milliseconds(), now-last)
+}
+
+// tick proposes a tick when a deadline has passed, until ctx ends. Looking costs one read of a number; an
+// idle cluster writes no entries.
+func (n *Node) tick(ctx context.Context) {
+	timer := time.NewTicker(n.cfg.Timing.Tick)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		due := n.Stats().NextDeadline
+		if due == 0 || n.clock.now() < due {
+			continue
+		}
+		limit, cancel := context.WithTimeout(ctx, n.cfg.Timing.RPC)
+		_, err := n.batcher.submit(limit, queue.Command{Kind: queue.KindTick})
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			n.log.Debug("a tick was not carried out", "err", err)
+		}
+	}
+}
+
+// proposeBatch commits one entry of commands. Only the batcher calls it, one at a time.
+func (n *Node) proposeBatch(commands []queue.Command) ([]queue.Decision, error) {
+	term := n.leading.Load()
+	entry := queue.AppendBatch(make([]byte, 0, 16+21*len(commands)), queue.Batch{Room: n.batcher.room, Now: n.clock.now(), Commands: commands})
+	future := n.raft.Apply(entry, enqueue)
+	if err := future.Error(); err != nil {
+		return nil, unknownFate(err)
+	}
+	decisions, ok := future.Response().([]queue.Decision)
+	if !ok || len(decisions) != len(commands) {
+		return nil, fmt.Errorf("entry %d of %d commands was answered by %T", future.Index(), len(commands), future.Response())
+	}
+	if n.batcher.idle() { // otherwise the next entry brings the commit index along
+		n.notices.send(term, future.Index())
+	}
+	return decisions, nil
+}
+
+// proposeLimits commits a change of limits on the leader and returns the limits then in force, and the
+// entry's index.
+func (n *Node) proposeLimits(change queue.LimitsChange) (queue.Limits, uint64, error) {
+	term := n.leading.Load()
+	if term == 0 {
+		return queue.Limits{}, 0, errNotLeader
+	}
+	change.Now = n.clock.now()
+	future := n.raft.Apply(queue.AppendLimits(nil, change), enqueue)
+	if err := future.Error(); err != nil {
+		return queue.Limits{}, 0, unknownFate(err)
+	}
+	limits, ok := future.Response().(queue.Limits)
+	if !ok {
+		return queue.Limits{}, 0, fmt.Errorf("entry %d of limits was answered by %T", future.Index(), future.Response())
+	}
+	n.notices.send(term, future.Index())
+	return limits, future.Index(), nil
+}
+
+// propose commits one entry and returns what applying it gave.
+func (n *Node) propose(entry []byte) (any, error) {
+	future := n.raft.Apply(entry, enqueue)
+	if err := future.Error(); err != nil {
+		return nil, unknownFate(err)
+	}
+	if err, ok := future.Response().(error); ok {
+		return nil, err
+	}
+	return future.Response(), nil
+}
+
+// unknownFate tells the errors after which nothing was done from those after which nobody knows.
+func unknownFate(err error) error {
+	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		return fmt.Errorf("%w: %w", errNotLeader, err)
+	}
+	return err
+}
+
+// --- who leads ------------------------------------------------------------------------------
+
+// followLeader keeps track of who leads, until the node ends.
+func (n *Node) followLeader() {
+	for {
+		address, id := n.raft.LeaderWithID()
+		n.setLeader(string(address), string(id))
+		select {
+		case <-n.observed:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) setLeader(address, id string) {
+	n.leaderMu.Lock()
+	defer n.leaderMu.Unlock()
+	if address != "" {
+		address = n.addressOf(id, address)
+	}
+	if address == n.leaderAddress && id == n.leaderID {
+		return
+	}
+	n.leaderAddress, n.leaderID = address, id
+	close(n.leaderChanged)
+	n.leaderChanged = make(chan struct{})
+	if address == "" {
+		n.leaderLost = time.Now()
+		n.log.Warn("no leader")
+		return
+	}
+	n.leaderLost = time.Time{}
+	n.log.Info("leader", "leader", id)
+	n.batcher.wake()
+}
+
+// leader is the address of the node that leads, "" when none is known, and a channel that is closed when
+// that changes.
+func (n *Node) leader() (address string, changed <-chan struct{}) {
+	n.leaderMu.Lock()
+	defer n.leaderMu.Unlock()
+	return n.leaderAddress, n.leaderChanged
+}
+
+// leaderless is for how long no leader has been known; zero when one is.
+func (n *Node) leaderless() time.Duration {
+	n.leaderMu.Lock()
+	defer n.leaderMu.Unlock()
+	if n.leaderLost.IsZero() {
+		return 0
+	}
+	return max(time.Since(n.leaderLost), 1)
+}

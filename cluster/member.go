@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/raft"
+)
+
+// openRaft opens the disk and the port and starts Raft on them.
+func (n *Node) openRaft() error {
+	logger := newRaftLog(n.log)
+	var err error
+	if n.store, err = openStore(n.cfg.DataDir, logger, n.fail); err != nil {
+		return err
+	}
+	if err := n.openTransport(); err != nil {
+		return err
+	}
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.self.ID)
+	c.Logger = logger
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = n.cfg.Timing.Heartbeat, n.cfg.Timing.Heartbeat, n.cfg.Timing.Lease
+	c.NotifyCh = n.notify // keeps the order of leaderships and loses none, where LeaderCh may skip one
+	c.MaxAppendEntries = 256
+	c.SnapshotInterval, c.SnapshotThreshold, c.TrailingLogs = n.cfg.Compaction.Interval, n.cfg.Compaction.Threshold, n.cfg.Compaction.Trailing
+
+	cached, err := raft.NewLogCache(logCacheSize, n.store)
+	if err != nil {
+		return fmt.Errorf("log cache: %w", err)
+	}
+	known, err := raft.HasExistingState(n.store, n.store, n.store.snapshots)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", n.store.path, err)
+	}
+	if !known {
+		// Every node writes the same first entry, so it does not matter which of them are up, in which
+		// order they start, or that they all do this at once.
+		if err := raft.BootstrapCluster(c, n.store, n.store, n.store.snapshots, n.transport, n.configuration()); err != nil {
+			return fmt.Errorf("write the first entry to %s: %w", n.store.path, err)
+		}
+	}
+	n.raft, err = raft.NewRaft(c, n.fsm, cached, n.store, n.store.snapshots, n.transport)
+	if err != nil {
+		return fmt.Errorf("start from %s: %w: a snapshot or the log is damaged; with the other nodes alive, remove this node's whole data directory "+
+			"and start it again, it will be sent everything; as a single node, restore the directory from a backup", n.cfg.DataDir, err)
+	}
+	n.observer = raft.NewObserver(n.observed, true, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	})
+	n.raft.RegisterObserver(n.observer)
+	n.warnOfOtherPeers(known)
+	return nil
+}
+
+func (n *Node) openTransport() error {
+	if len(n.cfg.Peers) == 0 {
+		_, n.transport = raft.NewInmemTransport(raft.ServerAddress(n.self.Address))
+		return nil
+	}
+	listen := n.cfg.Listen
+	if listen == "" {
+		listen = n.self.Address
+	}
+	var err error
+	if n.port, err = listenPort(listen, n.self.Address, n.cfg.Secret, n.log, n.serveForward); err != nil {
+		return err
+	}
+	book := addressBook{}
+	for _, p := range n.cfg.Peers {
+		book[raft.ServerID(p.ID)] = raft.ServerAddress(p.Address)
+	}
+	n.transport = transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: newStreams(n.port), ServerAddressProvider: book, MaxPool: 4, Timeout: n.cfg.Timing.RPC,
+		Logger: newRaftLog(n.log), MsgpackUseNewTimeFormat: true,
+	})}
+	return nil
+}
+
+// configuration is the first one of a cluster: the same on every node that was given the same peers.
+func (n *Node) configuration() raft.Configuration {
+	peers := n.cfg.Peers
+	if len(peers) == 0 {
+		peers = []Peer{n.self}
+	}
+	peers = slices.SortedFunc(slices.Values(peers), func(a, b Peer) int { return strings.Compare(a.ID, b.ID) })
+	var c raft.Configuration
+	for _, p := range peers {
+		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(p.ID), Address: raft.ServerAddress(p.Address)})
+	}
+	return c
+}
+
+// warnOfOtherPeers tells an operator whose WR_PEERS names other nodes than the data directory: the
+// directory counts, since it holds what the cluster has agreed on.
+func (n *Node) warnOfOtherPeers(known bool) {
+	future := n.raft.GetConfiguration()
+	if !known || future.Error() != nil {
+		return
+	}
+	var have, want []string
+	for _, s := range future.Configuration().Servers {
+		have = append(have, string(s.ID))
+	}
+	for _, s := range n.configuration().Servers {
+		want = append(want, string(s.ID))
+	}
+	slices.Sort(have)
+	if !slices.Equal(have, want) {
+		n.log.Warn("WR_PEERS and the data directory name different nodes; the data directory counts", "peers", want, "members", have, "dir", n.cfg.DataDir)
+	}
+}
+
+// addressOf is where a member is reached: as WR_PEERS has it, else as the member said.
+func (n *Node) addressOf(id, address string) string {
+	for _, p := range n.cfg.Peers {
+		if p.ID == id {
+			return p.Address
+		}
+	}
+	return address
+}

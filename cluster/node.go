@@ -1,0 +1,276 @@
+// Package cluster is Raft, and all that exists because there are several nodes: one table on each of them,
+// changed by the same entries in the same order.
+//
+// A Node hands its commands to the leader in batches (batch.go, forward.go), applies what has committed
+// (fsm.go), and does the leader's work while it leads (leader.go). Reading is local: Lookup asks this
+// node's own replica and waits for nobody.
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/openwaitingroom/owr/internal/seal"
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// A Node is one member of the cluster, or the whole of it. All methods may be called concurrently.
+type Node struct {
+	cfg  Config
+	self Peer
+	log  *slog.Logger
+
+	raft      *raft.Raft
+	store     *store
+	port      *port          // nil without peers
+	transport raft.Transport // Raft's; closed by Raft's shutdown
+	observer  *raft.Observer // of changes of leader
+	observed  chan raft.Observation
+	notify    chan bool // Raft's leadership changes; always read
+
+	clock     *clusterClock
+	fsm       *fsm
+	batcher   *batcher
+	touches   *touches
+	forwarder *client // the batcher's connection to the leader
+	notices   *notices
+	pings     *pings
+
+	leading atomic.Uint64 // the term this node leads and is ready in; 0: it does not
+	fresh   atomic.Bool   // the table has once been as new as the leader's since this process began
+	failed  sync.Once
+
+	leaderMu      sync.Mutex
+	leaderAddress string        // "": none known
+	leaderID      string        // of leaderAddress
+	leaderChanged chan struct{} // closed when the leader changes
+	leaderLost    time.Time     // since when none is known; zero when one is
+
+	ctx    context.Context // ends with the node
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	closed sync.Once
+	err    error // of Close
+}
+
+// Open starts a node: it opens the disk, joins the cluster port, and forms the cluster with its peers when
+// there is no state yet. It does not wait for a leader: see Ready. Its errors name the file or the address
+// and what to do.
+func Open(cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg.Timing, cfg.Compaction = cfg.Timing.withDefaults(len(cfg.Peers) < 2), cfg.Compaction.withDefaults()
+	n := &Node{
+		cfg: cfg, self: cfg.self(), log: cfg.Logger,
+		clock: newClusterClock(), notify: make(chan bool, 16), observed: make(chan raft.Observation, 16),
+		leaderChanged: make(chan struct{}), leaderLost: time.Now(),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.fsm = newFSM(n.clock, n.fail)
+	n.touches = newTouches(n.clock.now)
+	n.forwarder = n.newClient()
+	metrics := newMetrics(cfg.Registerer, n)
+	n.batcher = newBatcher(queue.DefaultRoom, metrics.batchCommands, n.leaderless, n.send)
+	n.notices = newNotices(n)
+	n.pings = newPings(n)
+
+	if err := n.openRaft(); err != nil {
+		n.cancel()
+		if n.port != nil {
+			n.port.close()
+		}
+		if n.store != nil {
+			n.store.close()
+		}
+		return nil, err
+	}
+	n.wg.Go(func() { n.followLeader() })
+	n.wg.Go(func() { n.runTerms() })
+	n.wg.Go(func() { n.batcher.run(n.ctx) })
+	n.wg.Go(func() { n.touches.run(n.ctx, cfg.Timing.Flush, n.batcher.submit) })
+	n.notices.start(n.ctx, &n.wg)
+	n.pings.start(n.ctx, &n.wg)
+	return n, nil
+}
+
+func (n *Node) newClient() *client { return &client{secret: n.cfg.Secret, timeout: n.cfg.Timing.RPC} }
+
+// fail is called by whatever finds that the node can not go on.
+func (n *Node) fail(err error) {
+	n.failed.Do(func() {
+		n.log.Error("the node can not go on", "err", err)
+		go n.cfg.OnFailure(err) // the caller may be Raft's own goroutine, which Close waits for
+	})
+}
+
+// HandOver gives leadership to another voter, if this node leads and there is one, and hands in the touches
+// it has noted. It is the first step of stopping on purpose; the node goes on serving. It returns when
+// another node leads, or ctx ends.
+func (n *Node) HandOver(ctx context.Context) error {
+	if n.raft.State() == raft.Leader && len(n.cfg.Peers) > 1 {
+		_, changed := n.leader()
+		done := make(chan error, 1)
+		// The library can block here for ever (its issue 696); the process is about to end.
+		go func() { done <- n.raft.LeadershipTransfer().Error() }()
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("hand leadership over: %w", err)
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("hand leadership over: %w", ctx.Err())
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return n.touches.flush(ctx, n.batcher.submit)
+}
+
+// Close ends the node. Submissions that wait are told ErrClosed. It returns when every goroutine of the
+// node has ended and the disk is closed.
+func (n *Node) Close() error {
+	n.closed.Do(func() {
+		limit, cancel := context.WithTimeout(context.Background(), n.cfg.Timing.RPC/2)
+		defer cancel()
+		if n.leaderless() == 0 {
+			if err := n.touches.flush(limit, n.batcher.submit); err != nil {
+				n.log.Warn("the last touches were not handed in", "err", err)
+			}
+		}
+		n.cancel()
+		n.raft.DeregisterObserver(n.observer)
+		shut := n.raft.Shutdown().Error()
+		if t, ok := n.transport.(transport); ok {
+			t.CloseStreams() // the connections in its pool
+		}
+		n.forwarder.close()
+		var port error
+		if n.port != nil {
+			port = n.port.close()
+		}
+		n.wg.Wait()
+		n.err = errors.Join(shut, port, n.store.close())
+	})
+	return n.err
+}
+
+// --- the replica, as everybody else sees it -----------------------------------------------
+
+// Lookup is what this node's replica knows of the visitor. Until the replica has once been as new as the
+// leader's it knows nobody: what it found on disk may be long out of date.
+func (n *Node) Lookup(token queue.Token) queue.View {
+	if !n.fresh.Load() {
+		return queue.View{}
+	}
+	return n.fsm.table.Load().Lookup(token)
+}
+
+// Touch notes a sign of life. It never blocks; the touch is committed with the next flush.
+func (n *Node) Touch(token queue.Token) { n.touches.note(token) }
+
+// Submit has one command carried out and returns the decision of the commit. It waits until then, or until
+// ctx ends; errors are ErrNoLeader, ErrBusy, ErrClosed and ctx's.
+func (n *Node) Submit(ctx context.Context, c queue.Command) (queue.Decision, error) {
+	decisions, err := n.batcher.submit(ctx, c)
+	if err != nil {
+		return queue.Decision{}, err
+	}
+	return decisions[0], nil
+}
+
+// HasRoom reports whether by this replica a newcomer would get a slot: a hint.
+func (n *Node) HasRoom() bool { return n.fresh.Load() && n.fsm.table.Load().HasRoom() }
+
+// Counts returns the sizes of the room by this replica.
+func (n *Node) Counts() queue.Counts { return n.Stats().Counts }
+
+// Limits returns the limits in force by this replica.
+func (n *Node) Limits() queue.Limits { return n.fsm.table.Load().Limits() }
+
+// Stats returns the figures of this replica's table after one whole entry.
+func (n *Node) Stats() queue.Stats { return n.fsm.table.Load().Stats() }
+
+// Now is cluster time in Unix milliseconds.
+func (n *Node) Now() int64 { return n.clock.now() }
+
+// Applied is the index of the newest entry that this replica holds.
+func (n *Node) Applied() uint64 { return n.fsm.applied.load() }
+
+// WaitApplied returns once this replica holds the entry at index, or ctx ends.
+func (n *Node) WaitApplied(ctx context.Context, index uint64) error {
+	return n.fsm.applied.wait(ctx, index)
+}
+
+// Keys are the proof keys of the cluster, the newest first; empty before the first leader has made one.
+func (n *Node) Keys() seal.Ring { return n.fsm.identity.Load().keys }
+
+// Cluster is the cluster's id, empty before the first leader has made one.
+func (n *Node) Cluster() string { return n.fsm.identity.Load().cluster.String() }
+
+// Follow freezes the replica's table and starts a feed of the changes after it; at most limit wait in it.
+func (n *Node) Follow(limit int) (picture *queue.Frozen, feed *queue.Feed, stop func()) {
+	table := n.fsm.table.Load()
+	picture, feed = table.Follow(limit)
+	return picture, feed, func() { table.Unfollow(feed) }
+}
+
+// SetLimits has a change of limits carried out, by whichever node leads, and returns the limits then in
+// force. On return this node's replica has them too, unless ctx ended first, and so have the others in reach.
+func (n *Node) SetLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, error) {
+	if err := change.Values.Validate(change.Set); err != nil {
+		return queue.Limits{}, err
+	}
+	for {
+		limits, err := n.setLimits(ctx, change)
+		switch {
+		case err == nil:
+			return limits, nil
+		case n.leaderless() > leaderless:
+			return queue.Limits{}, ErrNoLeader
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return queue.Limits{}, fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+	}
+}
+
+func (n *Node) setLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, error) {
+	if n.leading.Load() != 0 {
+		limits, index, err := n.proposeLimits(change)
+		if err == nil {
+			n.Spread(ctx, index)
+		}
+		return limits, err
+	}
+	address, _ := n.leader()
+	if address == "" {
+		return queue.Limits{}, ErrNoLeader
+	}
+	c := n.newClient()
+	defer c.close()
+	reply, err := c.call(ctx, address, frameLimits, queue.AppendLimits(nil, change))
+	if err != nil {
+		return queue.Limits{}, err
+	}
+	if len(reply) < 8 {
+		return queue.Limits{}, errBadFrame
+	}
+	answer, err := queue.DecodeLimits(reply[8:])
+	if err != nil {
+		return queue.Limits{}, err
+	}
+	return answer.Values, n.WaitApplied(ctx, binary.BigEndian.Uint64(reply))
+}

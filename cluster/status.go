@@ -1,0 +1,101 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// Status is one node's view of the cluster and of its own replica.
+type Status struct {
+	Node, Role, Leader string // Role: "leader", "follower" or "candidate"; Leader: "" when none is known
+	Term               uint64
+	Members            []Member
+	Table              queue.Stats
+}
+
+// A Member is a node of the cluster as this one sees it.
+type Member struct {
+	ID, Address    string
+	Voter, Healthy bool
+}
+
+// Status may be called at any time; it asks no other node.
+func (n *Node) Status() Status {
+	s := Status{Node: n.self.ID, Role: strings.ToLower(n.raft.State().String()), Term: n.raft.CurrentTerm(), Table: n.Stats()}
+	n.leaderMu.Lock()
+	s.Leader = n.leaderID
+	n.leaderMu.Unlock()
+	if future := n.raft.GetConfiguration(); future.Error() == nil {
+		for _, server := range future.Configuration().Servers {
+			id := string(server.ID)
+			s.Members = append(s.Members, Member{
+				ID: id, Address: n.addressOf(id, string(server.Address)), Voter: server.Suffrage == raft.Voter,
+				Healthy: id == n.self.ID || n.pings.healthy(id),
+			})
+		}
+	}
+	slices.SortFunc(s.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	return s
+}
+
+// staleContact is for how long a follower may go without a word from the leader and still call itself ready.
+const staleContact = 2 * time.Second
+
+// Ready returns nil once this node's table is fresh and a leader is in reach, and the reason otherwise.
+func (n *Node) Ready() error {
+	switch {
+	case n.leaderless() > 0:
+		return errors.New("no leader")
+	case !n.fresh.Load():
+		return errors.New("the table is not up to date yet")
+	case n.raft.State() == raft.Leader:
+		if n.leading.Load() == 0 {
+			return errors.New("the new leader is not ready yet")
+		}
+	case time.Since(n.raft.LastContact()) > staleContact:
+		return fmt.Errorf("no word from the leader for %v", time.Since(n.raft.LastContact()).Round(100*time.Millisecond))
+	}
+	if len(n.Keys()) == 0 {
+		return errors.New("the cluster has no key yet")
+	}
+	return nil
+}
+
+type metrics struct {
+	batchCommands prometheus.Observer
+}
+
+func newMetrics(r prometheus.Registerer, n *Node) *metrics {
+	commands := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "owr_batch_commands", Help: "Commands in one batch of this node.", Buckets: prometheus.ExponentialBuckets(1, 4, 8),
+	})
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	r.MustRegister(
+		commands,
+		gauge("owr_active", "Visitors inside.", func() float64 { return float64(n.Counts().Active) }),
+		gauge("owr_released", "Visitors promoted and not yet in.", func() float64 { return float64(n.Counts().Released) }),
+		gauge("owr_queued", "Visitors in line, absent ones included.", func() float64 { return float64(n.Counts().Queued) }),
+		gauge("owr_absent", "Visitors in line that have not been seen for queue_absent.", func() float64 { return float64(n.Counts().Absent) }),
+		gauge("owr_max_active", "Slots.", func() float64 { return float64(n.Limits().MaxActive) }),
+		gauge("owr_applied_index", "Index of the last entry that this replica applied.", func() float64 { return float64(n.Applied()) }),
+		gauge("owr_leader", "1 on the node that leads, else 0.", func() float64 {
+			if n.leading.Load() != 0 {
+				return 1
+			}
+			return 0
+		}),
+		gauge("owr_term", "Raft's term.", func() float64 { return float64(n.raft.CurrentTerm()) }),
+		gauge("owr_leaderless_seconds", "For how long no leader has been known.", func() float64 { return n.leaderless().Seconds() }),
+	)
+	return &metrics{batchCommands: commands}
+}

@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// touches are the signs of life that this node has seen and that have not committed yet. One that could
+// not be sent stays until an entry with it has committed (I4). Any number of callers may note.
+type touches struct {
+	now    func() int64
+	shards [64]struct {
+		mu   sync.Mutex
+		seen map[queue.Token]int64 // cluster time of the newest sign, Unix milliseconds
+	}
+}
+
+func newTouches(now func() int64) *touches {
+	t := &touches{now: now}
+	for i := range t.shards {
+		t.shards[i].seen = make(map[queue.Token]int64)
+	}
+	return t
+}
+
+// note keeps a sign of life for the next flush.
+func (t *touches) note(token queue.Token) {
+	now := t.now()
+	s := &t.shards[token[1]%64]
+	s.mu.Lock()
+	s.seen[token] = now
+	s.mu.Unlock()
+}
+
+// take empties the gathered touches into a list.
+func (t *touches) take() []touch {
+	var out []touch
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for token, seen := range s.seen {
+			out = append(out, touch{token, seen})
+		}
+		clear(s.seen)
+		s.mu.Unlock()
+	}
+	return out
+}
+
+type touch struct {
+	token queue.Token
+	seen  int64
+}
+
+// giveBack keeps touches that could not be sent, unless a newer one has been noted meanwhile.
+func (t *touches) giveBack(list []touch) {
+	for _, v := range list {
+		s := &t.shards[v.token[1]%64]
+		s.mu.Lock()
+		if s.seen[v.token] < v.seen {
+			s.seen[v.token] = v.seen
+		}
+		s.mu.Unlock()
+	}
+}
+
+// flush submits everything noted so far and reports whether all of it has committed.
+func (t *touches) flush(ctx context.Context, submit func(context.Context, ...queue.Command) ([]queue.Decision, error)) error {
+	list := t.take()
+	for len(list) > 0 {
+		n := min(len(list), maxEntry)
+		now := t.now()
+		commands := make([]queue.Command, n)
+		for i, v := range list[:n] {
+			age := min(max(now-v.seen, 0), int64(time.Hour/time.Millisecond))
+			commands[i] = queue.Command{Kind: queue.KindTouch, Token: v.token, Arg: uint32(age)}
+		}
+		if _, err := submit(ctx, commands...); err != nil {
+			t.giveBack(list)
+			return err
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
+// run flushes at every interval until ctx ends.
+func (t *touches) run(ctx context.Context, every time.Duration, submit func(context.Context, ...queue.Command) ([]queue.Decision, error)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			// An error is not news here: the touches are kept, and the next flush brings them.
+			limit, cancel := context.WithTimeout(ctx, 4*every)
+			_ = t.flush(limit, submit)
+			cancel()
+		case <-ctx.Done():
+			return
+		}
+	}
+}

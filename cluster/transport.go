@@ -1,0 +1,304 @@
+package cluster
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// A connection to the cluster port opens with a preamble: four bytes that name us and the version, and one
+// that says what the connection is for. With a secret both sides then prove that they know it: the server
+// sends a nonce, the dialer its own and an HMAC-SHA256 over both, the server one over the same the other way.
+// This keeps strangers out. It does not hide or protect what follows: that is TLS's work.
+const (
+	preamble       = "owr\x01"
+	purposeRaft    = 'R'
+	purposeForward = 'F'
+
+	preambleTimeout = 5 * time.Second
+	nonceSize       = 16
+)
+
+var errStranger = errors.New("the other side does not know WR_CLUSTER_SECRET")
+
+func prove(secret string, role byte, purpose byte, dialer, server []byte) []byte {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte{role, purpose})
+	mac.Write(dialer)
+	mac.Write(server)
+	return mac.Sum(nil)
+}
+
+// dialPeer opens a connection for one purpose. Host names are resolved here, at every dial.
+func dialPeer(ctx context.Context, address, secret string, purpose byte) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(preambleTimeout)
+	}
+	if err := greet(conn, deadline, secret, purpose); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("greet %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+func greet(conn net.Conn, deadline time.Time, secret string, purpose byte) error {
+	if err := conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	if _, err := conn.Write(append([]byte(preamble), purpose)); err != nil {
+		return err
+	}
+	if secret != "" {
+		theirs, ours := make([]byte, nonceSize), make([]byte, nonceSize)
+		rand.Read(ours)
+		if _, err := io.ReadFull(conn, theirs); err != nil {
+			return err
+		}
+		if _, err := conn.Write(append(ours, prove(secret, 'D', purpose, ours, theirs)...)); err != nil {
+			return err
+		}
+		answer := make([]byte, sha256.Size)
+		if _, err := io.ReadFull(conn, answer); err != nil {
+			return fmt.Errorf("%w: %w", errStranger, err)
+		}
+		if !hmac.Equal(answer, prove(secret, 'S', purpose, ours, theirs)) {
+			return errStranger
+		}
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
+// welcome reads a preamble and returns the connection's purpose.
+func welcome(conn net.Conn, secret string) (byte, error) {
+	if err := conn.SetDeadline(time.Now().Add(preambleTimeout)); err != nil {
+		return 0, err
+	}
+	var hello [len(preamble) + 1]byte
+	if _, err := io.ReadFull(conn, hello[:]); err != nil {
+		return 0, err
+	}
+	if string(hello[:len(preamble)]) != preamble {
+		return 0, errors.New("this is not a node of ours, or one of another version")
+	}
+	purpose := hello[len(preamble)]
+	if secret != "" {
+		ours, theirs := make([]byte, nonceSize), make([]byte, nonceSize+sha256.Size)
+		rand.Read(ours)
+		if _, err := conn.Write(ours); err != nil {
+			return 0, err
+		}
+		if _, err := io.ReadFull(conn, theirs); err != nil {
+			return 0, err
+		}
+		if !hmac.Equal(theirs[nonceSize:], prove(secret, 'D', purpose, theirs[:nonceSize], ours)) {
+			return 0, errStranger
+		}
+		if _, err := conn.Write(prove(secret, 'S', purpose, theirs[:nonceSize], ours)); err != nil {
+			return 0, err
+		}
+	}
+	return purpose, conn.SetDeadline(time.Time{})
+}
+
+// A port is the cluster port: Raft and forwarding share it.
+type port struct {
+	listener net.Listener
+	address  string // what the others are told
+	secret   string
+	log      *slog.Logger
+	forward  func(net.Conn) // serves a forwarding connection until it ends
+
+	raft chan net.Conn
+	done chan struct{}
+	wg   sync.WaitGroup
+
+	mu    sync.Mutex
+	conns map[*tracked]struct{} // every open connection that came in; nil once closed
+}
+
+func listenPort(listen, address, secret string, log *slog.Logger, forward func(net.Conn)) (*port, error) {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the cluster port: %w", err)
+	}
+	p := &port{
+		listener: l, address: address, secret: secret, log: log, forward: forward,
+		raft: make(chan net.Conn), done: make(chan struct{}), conns: map[*tracked]struct{}{},
+	}
+	p.wg.Go(p.serve)
+	return p, nil
+}
+
+func (p *port) serve() {
+	pause := 5 * time.Millisecond
+	for {
+		conn, err := p.listener.Accept()
+		if err != nil {
+			select {
+			case <-p.done:
+				return
+			case <-time.After(pause): // out of descriptors, for one: do not spin
+				pause = min(2*pause, time.Second)
+				continue
+			}
+		}
+		pause = 5 * time.Millisecond
+		p.wg.Go(func() { p.admit(conn) })
+	}
+}
+
+func (p *port) admit(accepted net.Conn) {
+	conn := &tracked{Conn: accepted, port: p}
+	if !p.track(conn) {
+		return
+	}
+	purpose, err := welcome(conn, p.secret)
+	if err != nil {
+		p.log.Debug("connection to the cluster port refused", "from", conn.RemoteAddr().String(), "err", err)
+		conn.Close()
+		return
+	}
+	switch purpose {
+	case purposeRaft:
+		select {
+		case p.raft <- conn: // Raft's transport closes it, or close does
+		case <-p.done:
+			conn.Close()
+		}
+	case purposeForward:
+		p.forward(conn)
+		conn.Close()
+	default:
+		conn.Close()
+	}
+}
+
+// A tracked connection leaves the port's set when it is closed.
+type tracked struct {
+	net.Conn
+	port *port
+}
+
+func (c *tracked) Close() error {
+	c.port.untrack(c)
+	return c.Conn.Close()
+}
+
+// Read tells the end of the port as the end of the stream: Raft's transport reports any other error.
+func (c *tracked) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, net.ErrClosed) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (p *port) track(conn *tracked) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conns == nil {
+		conn.Conn.Close()
+		return false
+	}
+	p.conns[conn] = struct{}{}
+	return true
+}
+
+func (p *port) untrack(conn *tracked) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, conn)
+}
+
+// close ends the listener and every connection that came in, and waits for the goroutines of the port. The
+// library's transport leaves its accepted connections to the peers to close, so they end here too.
+func (p *port) close() error {
+	close(p.done)
+	err := p.listener.Close()
+	p.mu.Lock()
+	for conn := range p.conns {
+		conn.Conn.Close()
+	}
+	p.conns = nil
+	p.mu.Unlock()
+	p.wg.Wait()
+	return err
+}
+
+// streams is the port as Raft's transport sees it.
+type streams struct {
+	port *port
+	once sync.Once
+	done chan struct{}
+}
+
+func newStreams(p *port) *streams { return &streams{port: p, done: make(chan struct{})} }
+
+// Accept implements net.Listener.
+func (s *streams) Accept() (net.Conn, error) {
+	select {
+	case conn := <-s.port.raft:
+		return conn, nil
+	case <-s.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener. The port goes on for forwarding; Node closes it.
+func (s *streams) Close() error {
+	s.once.Do(func() { close(s.done) })
+	return nil
+}
+
+// Addr implements net.Listener: what the others are told, which may be a host name.
+func (s *streams) Addr() net.Addr { return hostAddr(s.port.address) }
+
+// Dial implements raft.StreamLayer.
+func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return dialPeer(ctx, string(address), s.port.secret, purposeRaft)
+}
+
+type hostAddr string
+
+func (hostAddr) Network() string  { return "tcp" }
+func (a hostAddr) String() string { return string(a) }
+
+// transport is Raft's own with one thing taken away. With a heartbeat handler set, Raft takes heartbeats
+// beside its main loop; a leader that was paused can then stamp an entry with a term it never led, and two
+// nodes' tables differ for good (hashicorp/raft issue 695). Without one they queue in the main loop. It
+// embeds the whole type, so that Raft still finds pre-vote and the rest behind its optional interfaces.
+type transport struct {
+	*raft.NetworkTransport
+}
+
+// SetHeartbeatHandler implements raft.Transport by doing nothing.
+func (transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// addressBook maps a node's name to its address as WR_PEERS has it today, over the one that the Raft
+// configuration was made with: a node may move.
+type addressBook map[raft.ServerID]raft.ServerAddress
+
+// ServerAddr implements raft.ServerAddressProvider.
+func (b addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if a, ok := b[id]; ok {
+		return a, nil
+	}
+	return "", fmt.Errorf("node %s is not in WR_PEERS", id) // Raft falls back to its configuration
+}
