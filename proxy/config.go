@@ -1,0 +1,203 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openwaitingroom/owr/internal/seal"
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// Room is what the proxy needs from the replicated queue. All methods may be called from any
+// number of goroutines.
+type Room interface {
+	// Lookup reads this node's replica.
+	Lookup(queue.Token) queue.View
+	// Touch notes that a visitor is here; it is committed with the next flush. It never blocks.
+	Touch(queue.Token)
+	// Submit waits for a commit. An error means that the change could not be made now; it may
+	// still happen later.
+	Submit(context.Context, queue.Command) (queue.Decision, error)
+	// HasRoom reports whether, by this replica, a slot is free and no present visitor waits.
+	HasRoom() bool
+	// Counts are the sizes of this replica.
+	Counts() queue.Counts
+	// Limits are those in force at this replica.
+	Limits() queue.Limits
+	// Now is cluster time in Unix milliseconds.
+	Now() int64
+	// Applied is the index of the last entry this replica applied.
+	Applied() uint64
+	// WaitApplied returns once this replica has applied index, or with an error.
+	WaitApplied(ctx context.Context, index uint64) error
+	// Ready is nil once the table is fresh and a leader is in reach; else it says why not.
+	Ready() error
+	// Keys are the proof keys of the replicated state, the newest first; empty before the
+	// first leader has made one.
+	Keys() seal.Ring
+}
+
+// The ways to tell a browser to wait.
+const (
+	ModeRedirect = "redirect" // 302 to /queue.html
+	ModeInline   = "inline"   // the page at the URL asked for
+)
+
+// A Config says what a Server serves and how. Zero fields take the default named beside
+// them; fields without one must be set.
+type Config struct {
+	Room       Room
+	Logger     *slog.Logger          // slog.Default()
+	Registerer prometheus.Registerer // a registry of its own, which nobody reads
+
+	Backend               *url.URL      // the origin: http or https, a host, perhaps a port, and nothing else
+	BackendTLS            *tls.Config   // for an https origin; the system's roots, and the origin's name
+	BackendConnectTimeout time.Duration // 5 s; name, TCP and TLS together
+	BackendTimeout        time.Duration // 60 s; to the first byte of the response and between two bytes
+
+	MainURL     string // "/"; where an admitted visitor goes when nothing better is known
+	CookieName  string // "wr_token"
+	QueueMode   string // ModeRedirect
+	QueueStatus int    // 503; status of an inline page: 200, 202, 429 or 503
+	Page        []byte // the waiting page that is built in
+
+	TrustedProxies []netip.Prefix // whose X-Forwarded-… is believed
+	MaxHeader      int            // 16 KiB; bytes of a request head
+	HeaderTimeout  time.Duration  // 10 s; for a whole head
+	StallTimeout   time.Duration  // 30 s; a body or a reader without progress
+	IdleTimeout    time.Duration  // 60 s; a connection between two requests
+
+	// Limits at the edge; 0 switches one off. Trusted proxies are exempt where an address counts.
+	MaxConnsPerIP     int // open connections of one address
+	VisitorRPS        int // requests of one visitor per second, with a burst of twice as many
+	NewPerIPPerMinute int // first visits from one address, or one IPv6 /64, per minute
+
+	// Who waits is asked to come back after PollMin near the head of the line, and up to PollMax far back.
+	PollMin time.Duration // 2 s
+	PollMax time.Duration // 30 s; not below PollMin
+
+	DecisionTimeout time.Duration // 3 s; how long a request waits for a commit
+}
+
+// Validate reports the first field that cannot be used and what would be right.
+func (c Config) Validate() error {
+	_, err := c.withDefaults()
+	return err
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Room == nil {
+		return c, errors.New("config: Room is missing")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	if err := c.checkBackend(); err != nil {
+		return c, err
+	}
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		or    time.Duration
+	}{
+		{"BackendConnectTimeout", &c.BackendConnectTimeout, 5 * time.Second},
+		{"BackendTimeout", &c.BackendTimeout, 60 * time.Second},
+		{"HeaderTimeout", &c.HeaderTimeout, 10 * time.Second},
+		{"StallTimeout", &c.StallTimeout, 30 * time.Second},
+		{"IdleTimeout", &c.IdleTimeout, 60 * time.Second},
+		{"DecisionTimeout", &c.DecisionTimeout, 3 * time.Second},
+		{"PollMin", &c.PollMin, 2 * time.Second},
+		{"PollMax", &c.PollMax, max(30*time.Second, c.PollMin)},
+	} {
+		if *d.value == 0 {
+			*d.value = d.or
+		}
+		if *d.value < 0 {
+			return c, fmt.Errorf("config: %s: %v is negative", d.name, *d.value)
+		}
+	}
+	if c.PollMax < c.PollMin {
+		return c, fmt.Errorf("PollMax: %v is below PollMin, %v", c.PollMax, c.PollMin)
+	}
+	if c.MaxHeader == 0 {
+		c.MaxHeader = 16 << 10
+	}
+	if c.MaxHeader < 1<<10 || c.MaxHeader > 1<<20 {
+		return c, fmt.Errorf("config: MaxHeader: %d is not between 1024 and 1048576 bytes", c.MaxHeader)
+	}
+	for name, n := range map[string]int{"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute} {
+		if n < 0 {
+			return c, fmt.Errorf("config: %s: %d is negative", name, n)
+		}
+	}
+	return c, c.checkRoom()
+}
+
+func (c *Config) checkBackend() error {
+	u := c.Backend
+	if u == nil {
+		return errors.New("config: Backend is missing")
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "" || u.User != nil || u.RawQuery != "" ||
+		u.Fragment != "" || u.Path != "" && u.Path != "/" {
+		return fmt.Errorf("config: Backend: %q is not http://host, https://host or one of them with a port", u.Redacted())
+	}
+	return nil
+}
+
+// checkRoom completes and checks what the waiting room itself is told.
+func (c *Config) checkRoom() error {
+	if c.MainURL == "" {
+		c.MainURL = "/"
+	}
+	if u, err := url.Parse(c.MainURL); err != nil || !validMainURL(c.MainURL, u) {
+		return fmt.Errorf("config: MainURL: %q is neither a path nor an http or https address", c.MainURL)
+	}
+	if c.CookieName == "" {
+		c.CookieName = "wr_token"
+	}
+	for _, b := range []byte(c.CookieName) {
+		if !tokenBytes[b] {
+			return fmt.Errorf("config: CookieName: %q has a byte that no cookie name may have", c.CookieName)
+		}
+	}
+	if c.QueueMode == "" {
+		c.QueueMode = ModeRedirect
+	}
+	if c.QueueMode != ModeRedirect && c.QueueMode != ModeInline {
+		return fmt.Errorf("config: QueueMode: %q is neither %q nor %q", c.QueueMode, ModeRedirect, ModeInline)
+	}
+	if c.QueueStatus == 0 {
+		c.QueueStatus = 503
+	}
+	switch c.QueueStatus {
+	case 200, 202, 429, 503:
+	default:
+		return fmt.Errorf("config: QueueStatus: %d is not 200, 202, 429 or 503", c.QueueStatus)
+	}
+	return nil
+}
+
+func validMainURL(text string, u *url.URL) bool {
+	for _, b := range []byte(text) {
+		if b <= ' ' || b >= 0x7f || strings.IndexByte(`"<>\`, b) >= 0 {
+			return false
+		}
+	}
+	if u.Scheme == "http" || u.Scheme == "https" {
+		return u.Host != ""
+	}
+	return safeTarget([]byte(text))
+}

@@ -1,0 +1,256 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// The states of a client's connection.
+const (
+	connIdle   int32 = iota // between two requests, or before the first
+	connActive              // in a request or a tunnel
+	connClosed              // ended by us while idle
+)
+
+// How a connection is closed whose client may still be sending: we end our side, then read
+// and forget for a while, so that our answer is not lost to a reset.
+const (
+	lingerFor   = 2 * time.Second
+	lingerBytes = 16 << 20
+)
+
+// A clientConn is a client's connection. fasthttp reads from it and sets the deadlines for
+// heads and idle times; writing has one here, per progress made.
+type clientConn struct {
+	net.Conn
+	peer  netip.Addr
+	stall time.Duration
+
+	x     *exchange // of the request being served; its handler only
+	start lineStart // of the request being read; whoever reads
+	ended bool      // the client has sent its last byte; whoever reads
+
+	reading lazyReadDeadline
+	writing deadline
+
+	state  atomic.Int32
+	linger atomic.Bool
+	once   sync.Once
+	gone   func(*clientConn) // called once, when the connection is closed
+}
+
+// Read reads for fasthttp, and notes what fasthttp does not tell: whether the request line
+// ended as it must, and whether the client's end of the connection was reached.
+func (c *clientConn) Read(p []byte) (int, error) {
+	if err := c.reading.apply(c.Conn); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		c.ended = true
+	}
+	c.start.look(p[:n])
+	return n, err
+}
+
+// A lineStart follows the first line of a request as it is read. fasthttp takes a bare LF for
+// a line end there, and keeps no trace of it. Of a request that came together with the one
+// before, nothing is known.
+type lineStart struct {
+	state lineState
+	last  byte
+	some  bool // the line is not empty
+}
+
+type lineState uint8
+
+const (
+	lineFresh lineState = iota // nothing has been read
+	lineBegun
+	lineDone
+	lineBare // it ended in LF alone
+)
+
+func (l *lineStart) look(p []byte) {
+	if l.state > lineBegun {
+		return
+	}
+	for _, b := range p {
+		l.state = lineBegun
+		switch {
+		case b != '\n':
+			l.some = l.some || b != '\r'
+		case l.last != '\r':
+			l.state = lineBare
+			return
+		case l.some:
+			l.state = lineDone
+			return
+		}
+		l.last = b
+	}
+}
+
+// Write fails once the client has taken nothing for the stall time. A slow client that takes
+// a little is served on.
+func (c *clientConn) Write(p []byte) (int, error) {
+	return writeProgress(c.Conn, &c.writing, p, c.stall)
+}
+
+// SetReadDeadline is called by fasthttp, and by whoever reads a body, before a read.
+func (c *clientConn) SetReadDeadline(t time.Time) error { return c.reading.ask(c.Conn, t) }
+
+// SetDeadline is called by fasthttp when it hands a connection over.
+func (c *clientConn) SetDeadline(t time.Time) error {
+	c.writing.forget()
+	c.reading.want.Store(0)
+	c.reading.have.Store(0)
+	return c.Conn.SetDeadline(t)
+}
+
+// writeProgress writes p with a deadline that every byte of progress moves.
+func writeProgress(c net.Conn, l *deadline, p []byte, stall time.Duration) (int, error) {
+	total := 0
+	for {
+		if err := l.move(stall, c.SetWriteDeadline); err != nil {
+			return total, err
+		}
+		n, err := c.Write(p[total:])
+		total += n
+		if err == nil || n == 0 || total == len(p) || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return total, err
+		}
+	}
+}
+
+// ReadFrom lets fasthttp's buffered writer hand a streamed body over: what has been read goes
+// out at once instead of waiting for a buffer to fill.
+func (c *clientConn) ReadFrom(r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	total := int64(0)
+	for {
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			m, werr := c.Write(buf[:n])
+			total += int64(m)
+			if werr != nil {
+				return total, werr
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// copySize is how much of a body is on its way at once.
+const copySize = 32 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
+// lingers makes Close wait for a client that may still be sending what nobody will read.
+func (c *clientConn) lingers() { c.linger.Store(true) }
+
+// Close ends the connection and is called by fasthttp when it is done with it.
+func (c *clientConn) Close() error {
+	if c.linger.Swap(false) {
+		c.drain()
+	}
+	return c.abort()
+}
+
+// abort ends the connection at once, whatever it is doing.
+func (c *clientConn) abort() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { c.gone(c) })
+	return err
+}
+
+func (c *clientConn) drain() {
+	if tcp, ok := c.Conn.(interface{ CloseWrite() error }); !ok || tcp.CloseWrite() != nil {
+		return
+	}
+	if c.Conn.SetReadDeadline(time.Now().Add(lingerFor)) != nil {
+		return
+	}
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	for total := 0; total < lingerBytes; {
+		n, err := c.Conn.Read(buf[:])
+		total += n
+		if err != nil {
+			return
+		}
+	}
+}
+
+// CloseWrite ends our side of a tunnel.
+func (c *clientConn) CloseWrite() error {
+	if tcp, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return tcp.CloseWrite()
+	}
+	return nil
+}
+
+// closeIfIdle ends the connection unless a request has begun on it.
+func (c *clientConn) closeIfIdle() {
+	if c.state.CompareAndSwap(connIdle, connClosed) {
+		_ = c.abort()
+	}
+}
+
+// clientOf is the connection of a request.
+func clientOf(ctx *fasthttp.RequestCtx) *clientConn {
+	return ctx.Conn().(*clientConn)
+}
+
+// clientConns are the open connections, for draining and for the limit per address.
+type clientConns struct {
+	mu   sync.Mutex
+	all  map[*clientConn]struct{}
+	of   map[netip.Addr]int
+	most int // per address; 0: no limit
+}
+
+// add takes a new connection in, unless its address has too many already.
+func (cs *clientConns) add(c *clientConn, counted bool) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if counted && cs.most > 0 && cs.of[c.peer] >= cs.most {
+		return false
+	}
+	cs.all[c] = struct{}{}
+	cs.of[c.peer]++
+	return true
+}
+
+func (cs *clientConns) remove(c *clientConn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.all, c)
+	if cs.of[c.peer]--; cs.of[c.peer] <= 0 {
+		delete(cs.of, c.peer)
+	}
+}
+
+func (cs *clientConns) list() []*clientConn {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	out := make([]*clientConn, 0, len(cs.all))
+	for c := range cs.all {
+		out = append(out, c)
+	}
+	return out
+}

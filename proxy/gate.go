@@ -1,0 +1,224 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// An outcome is what a request is told.
+type outcome uint8
+
+const (
+	letIn   outcome = iota // the origin's answer
+	waits                  // its place in line
+	full                   // the line takes nobody else
+	failed                 // the table would have to change and cannot now
+	limited                // too many requests of one visitor or address
+	outcomes
+)
+
+var outcomeNames = [outcomes]string{"active", "queued", "full", "failed", "limited"}
+
+// A verdict is the outcome for one request, and what its visitor is to be told.
+type verdict struct {
+	outcome  outcome
+	token    queue.Token
+	position int    // 1 or more when known
+	index    uint64 // as of which the visitor is told this: what its new cookie says
+	tell     bool   // the visitor needs a new cookie
+}
+
+// maxCandidates is how many cookies of our name one request may make us check.
+const maxCandidates = 8
+
+// catchUp is how long a request waits for a replica that is behind what its visitor has
+// already been told, before it asks the leader instead (I6).
+const catchUp = 300 * time.Millisecond
+
+// A caller is what a request says of itself, and what this replica knows of it.
+type caller struct {
+	token queue.Token
+	view  queue.View
+	value []byte // the cookie that named it; nil: a first visit
+	form  bool   // a proof of the right form, under a key that is still valid
+	good  bool   // the proof was checked and holds; its index is index
+	index uint64
+}
+
+// decide decides one request. The common case, a visitor that already holds a slot, costs one
+// scan of the cookies and one Lookup: no allocation, no network, no cryptography. Nothing of
+// h outlives the call.
+func (s *Server) decide(h *head, from *sender) verdict {
+	c := s.identify(h.fields)
+	if s.limits.visitors != nil && c.value != nil && !s.limits.visitors.allow(c.token) {
+		return verdict{outcome: limited, token: c.token, position: c.view.Position}
+	}
+	if c.view.State == queue.Active {
+		if now := s.room.Now(); now < c.view.Deadline {
+			if now >= c.view.TouchAfter {
+				s.room.Touch(c.token)
+			}
+			return verdict{outcome: letIn, token: c.token, index: s.appliedUnless(c.form), tell: !c.form}
+		}
+	}
+	return s.settle(c, from)
+}
+
+// appliedUnless spares the hot path a load it has no use for.
+func (s *Server) appliedUnless(known bool) uint64 {
+	if known {
+		return 0
+	}
+	return s.room.Applied()
+}
+
+// identify finds the first valid cookie: one whose token the table holds, or whose proof is
+// good. Without one the caller is on its first visit.
+func (s *Server) identify(fields []field) caller {
+	keys := s.room.Keys()
+	candidates := 0
+	for i := range fields {
+		if fields[i].kind != fieldCookie {
+			continue
+		}
+		for rest := fields[i].value; rest != nil; {
+			var value []byte
+			if _, value, rest = nextCookie(rest, s.cfg.CookieName); value == nil {
+				continue
+			}
+			token, proven, ok := ParseCookie(value)
+			if !ok {
+				continue
+			}
+			c := caller{token: token, view: s.room.Lookup(token), value: value, form: proven && namesKey(value, keys)}
+			if c.view.State == queue.Unknown && c.form {
+				c.index, c.good = CheckCookie(value, keys)
+			}
+			if c.view.State != queue.Unknown || c.good {
+				return c
+			}
+			if candidates++; candidates == maxCandidates {
+				return caller{}
+			}
+		}
+	}
+	return caller{}
+}
+
+// settle decides what one look at this replica cannot: everything but a visitor inside.
+func (s *Server) settle(c caller, from *sender) verdict {
+	if c.value == nil {
+		return s.firstVisit(from)
+	}
+	if c.form && !c.good {
+		c.index, c.good = CheckCookie(c.value, s.room.Keys())
+	}
+	if c.good && c.index > s.room.Applied() {
+		// The visitor has been told something this replica has not seen yet. Answering from it
+		// could take a slot or a place back (I6).
+		if !s.waitApplied(c.index) {
+			return s.submit(c, from, queue.KindArrive)
+		}
+		c.view = s.room.Lookup(c.token)
+	}
+	switch c.view.State {
+	case queue.Active:
+		s.room.Touch(c.token)
+		if s.room.Now() < c.view.Deadline {
+			return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good}
+		}
+		return s.submit(c, from, queue.KindArrive) // the majority may have given the slot away (I5)
+	case queue.Released:
+		return s.submit(c, from, queue.KindClaim)
+	case queue.Absent:
+		// Back in line: from here on nobody later may be let in before it (I2, I3), so this is a change to
+		// commit and not a touch. When it cannot be, the visitor still hears the place it has.
+		s.room.Touch(c.token)
+		if v := s.submit(c, from, queue.KindArrive); v.outcome != failed {
+			return v
+		}
+		return s.inLine(c)
+	case queue.Queued:
+		s.room.Touch(c.token)
+		return s.inLine(c)
+	default:
+		if !c.good {
+			return s.firstVisit(from) // it left the table between two looks at it
+		}
+		return s.submit(c, from, queue.KindArrive)
+	}
+}
+
+// inLine is the place that this replica has for the visitor.
+func (s *Server) inLine(c caller) verdict {
+	return verdict{outcome: waits, token: c.token, position: c.view.Position, index: s.room.Applied(), tell: !c.good}
+}
+
+func (s *Server) waitApplied(index uint64) bool {
+	ctx, cancel := context.WithTimeout(s.base, catchUp)
+	defer cancel()
+	return s.room.WaitApplied(ctx, index) == nil
+}
+
+// submit asks the cluster and turns its decision into a verdict. A decision may call for one
+// more command: a visitor that arrives may find itself released, one that claims may be gone.
+func (s *Server) submit(c caller, from *sender, kind queue.Kind) verdict {
+	ctx, cancel := context.WithTimeout(s.base, s.cfg.DecisionTimeout)
+	defer cancel()
+	for range 3 {
+		d, err := s.room.Submit(ctx, queue.Command{Kind: kind, Token: c.token})
+		if err != nil {
+			break
+		}
+		v := verdict{token: c.token, position: d.Position, index: d.Index, tell: !c.good || d.State != c.view.State}
+		switch {
+		case d.State == queue.Active:
+			v.outcome = letIn
+			return v
+		case d.State.Waits():
+			v.outcome = waits
+			return v
+		case d.State == queue.Released:
+			kind = queue.KindClaim
+		case d.Refusal == queue.QueueFull:
+			return verdict{outcome: full, token: c.token}
+		case kind == queue.KindClaim && c.good:
+			kind = queue.KindArrive
+		default:
+			return s.firstVisit(from)
+		}
+	}
+	return verdict{outcome: failed, token: c.token}
+}
+
+// firstVisit decides for a visitor without a name. Only a free slot asks the cluster;
+// otherwise the visitor gets a name that nothing remembers but its cookie, and joins the line
+// when it brings that back. So clients that keep no cookies cost no memory and no place.
+func (s *Server) firstVisit(from *sender) verdict {
+	if s.limits.newcomers != nil && !s.limits.newcomers.allow(prefixOf(from.client)) {
+		return verdict{outcome: limited}
+	}
+	if len(s.room.Keys()) == 0 {
+		return verdict{outcome: failed}
+	}
+	v := verdict{outcome: waits, token: newToken(), tell: true}
+	if s.room.HasRoom() {
+		ctx, cancel := context.WithTimeout(s.base, s.cfg.DecisionTimeout)
+		defer cancel()
+		switch d, err := s.room.Submit(ctx, queue.Command{Kind: queue.KindEnter, Token: v.token}); {
+		case err != nil:
+			v.outcome = failed
+		case d.State == queue.Active:
+			v.outcome, v.index = letIn, d.Index
+			return v
+		}
+	}
+	queued := s.room.Counts().Queued
+	if most := s.room.Limits().QueueMax; v.outcome == waits && most > 0 && queued >= most {
+		return verdict{outcome: full}
+	}
+	v.position = queued + 1 // an estimate: it has no ticket yet
+	return v
+}

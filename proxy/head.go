@@ -1,0 +1,434 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// A field is one header line as it came. Both slices point into the head that was read.
+type field struct {
+	name  []byte
+	value []byte // without the white space around it
+	kind  fieldKind
+}
+
+// A fieldKind says what the proxy has to do with a header. Everything else it passes on.
+type fieldKind uint8
+
+const (
+	fieldOther fieldKind = iota
+	fieldAccept
+	fieldCacheControl
+	fieldConnection
+	fieldContentLength
+	fieldCookie
+	fieldExpect
+	fieldForwarded // Forwarded, and X-Forwarded-… that have no kind of their own
+	fieldForwardedFor
+	fieldForwardedHost
+	fieldForwardedProto
+	fieldHop // ends at the next hop (RFC 9110, section 7.6.1), whatever Connection says
+	fieldHost
+	fieldRealIP
+	fieldRewrite // would change the path behind our back: X-Original-URL and its like
+	fieldSetCookie
+	fieldSharedCache // Cache-Control of one kind of shared cache
+	fieldTransferEncoding
+	fieldUpgrade
+)
+
+// knownFields are the names that mean something to the proxy, in lower case.
+var knownFields = func() (byLength [32][]knownField) {
+	for name, kind := range map[string]fieldKind{
+		"accept":              fieldAccept,
+		"cache-control":       fieldCacheControl,
+		"connection":          fieldConnection,
+		"content-length":      fieldContentLength,
+		"cookie":              fieldCookie,
+		"expect":              fieldExpect,
+		"forwarded":           fieldForwarded,
+		"x-forwarded-for":     fieldForwardedFor,
+		"x-forwarded-host":    fieldForwardedHost,
+		"x-forwarded-proto":   fieldForwardedProto,
+		"x-forwarded-port":    fieldForwarded,
+		"x-forwarded-prefix":  fieldForwarded,
+		"x-forwarded-scheme":  fieldForwarded,
+		"x-forwarded-server":  fieldForwarded,
+		"x-forwarded-ssl":     fieldForwarded,
+		"x-real-ip":           fieldRealIP,
+		"keep-alive":          fieldHop,
+		"proxy-connection":    fieldHop,
+		"proxy-authenticate":  fieldHop,
+		"proxy-authorization": fieldHop,
+		"te":                  fieldHop,
+		"trailer":             fieldHop,
+		"http2-settings":      fieldHop,
+		"host":                fieldHost,
+		"x-original-url":      fieldRewrite,
+		"x-rewrite-url":       fieldRewrite,
+		"set-cookie":          fieldSetCookie,
+		"cdn-cache-control":   fieldSharedCache,
+		"surrogate-control":   fieldSharedCache,
+		"transfer-encoding":   fieldTransferEncoding,
+		"upgrade":             fieldUpgrade,
+	} {
+		byLength[len(name)] = append(byLength[len(name)], knownField{name, kind})
+	}
+	return byLength
+}()
+
+type knownField struct {
+	name string
+	kind fieldKind
+}
+
+// kindOf finds the kind of a header name. Many origins read X_Forwarded_For as
+// X-Forwarded-For, so what only an underscore tells from a forwarding header is cut out.
+func kindOf(name []byte) fieldKind {
+	if len(name) >= len(knownFields) {
+		return fieldOther
+	}
+	for i := range knownFields[len(name)] {
+		k := &knownFields[len(name)][i]
+		switch same, exact := sameName(name, k.name); {
+		case same && exact:
+			return k.kind
+		case same && (name[0] == 'x' || name[0] == 'X'):
+			return fieldRewrite
+		}
+	}
+	return fieldOther
+}
+
+// sameName compares a name with one in lower case; exact is false when an underscore stood
+// for a dash.
+func sameName(name []byte, lower string) (same, exact bool) {
+	exact = true
+	for i, c := range name {
+		if c == '_' && lower[i] == '-' {
+			c, exact = '-', false
+		}
+		if lowerByte(c) != lower[i] {
+			return false, false
+		}
+	}
+	return true, exact
+}
+
+func lowerByte(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c | 0x20
+	}
+	return c
+}
+
+// equalFold compares ASCII text without regard to case; lower is in lower case.
+func equalFold(text []byte, lower string) bool {
+	if len(text) != len(lower) {
+		return false
+	}
+	for i, c := range text {
+		if lowerByte(c) != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+var (
+	errLine = errors.New("a header line is malformed")
+	errFold = errors.New("a header line is folded")
+	errName = errors.New("a header name has a byte that no name may have")
+	errText = errors.New("a header value has a control byte")
+)
+
+// parseFields reads header lines up to the empty line or the end of block and appends them
+// to fields. It accepts what RFC 9112 calls a field line and nothing that its readers have
+// disagreed about: no bare CR or LF, no folding, no white space around a name.
+func parseFields(block []byte, fields []field) ([]field, error) {
+	for len(block) > 0 {
+		end := bytes.IndexByte(block, '\n')
+		if end < 1 || block[end-1] != '\r' {
+			return fields, errLine
+		}
+		line := block[:end-1]
+		block = block[end+1:]
+		if len(line) == 0 {
+			break
+		}
+		if line[0] == ' ' || line[0] == '\t' {
+			return fields, errFold
+		}
+		colon := bytes.IndexByte(line, ':')
+		if colon < 1 {
+			return fields, errLine
+		}
+		name, value := line[:colon], trimSpace(line[colon+1:])
+		for _, c := range name {
+			if !tokenBytes[c] {
+				return fields, errName
+			}
+		}
+		for _, c := range value {
+			if c < ' ' && c != '\t' || c == 0x7f {
+				return fields, errText
+			}
+		}
+		fields = append(fields, field{name, value, kindOf(name)})
+	}
+	return fields, nil
+}
+
+// tokenBytes are the bytes of a token in RFC 9110, section 5.6.2: methods and header names.
+var tokenBytes = func() (table [256]bool) {
+	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		table[c] = true
+	}
+	return table
+}()
+
+// trimSpace cuts spaces and tabs, and only those, from both ends.
+func trimSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// nextElement cuts the first element off a comma separated list.
+func nextElement(list []byte) (element, rest []byte) {
+	element, rest, _ = bytes.Cut(list, []byte{','})
+	return trimSpace(element), rest
+}
+
+// A head is what the proxy knows of one request. Its slices point into the request and are
+// gone when the handler returns.
+type head struct {
+	method  []byte
+	target  []byte // path and query as sent; "*" for OPTIONS *
+	path    []byte // target up to the query
+	host    []byte
+	html    bool   // the client takes HTML, or does not say what it takes
+	upgrade []byte // what the client asks to upgrade to, when Connection says so too
+	http10  bool
+	length  int64 // of the body; -1: chunked; 0: none
+	sized   bool  // there is a Content-Length line
+	fields  []field
+	named   [][]byte // header names that Connection lists
+}
+
+// A refusal is a request that is answered without asking anybody, and the connection closed.
+type refusal struct {
+	status int
+	reason string
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("%d: %s", r.status, r.reason) }
+
+// maxTarget is the longest request target taken (CONTRACT: 414 beyond it).
+const maxTarget = 8 << 10
+
+// read fills h from a request that fasthttp has parsed. fasthttp is more lenient than a
+// proxy may be, so the lines are read again here, and what is ambiguous is refused.
+func (h *head) read(method, target, proto, block []byte) *refusal {
+	*h = head{method: method, target: target, fields: h.fields[:0], named: h.named[:0]}
+	switch string(proto) {
+	case "HTTP/1.1":
+	case "HTTP/1.0":
+		h.http10 = true
+	default:
+		return &refusal{505, "HTTP version"}
+	}
+	if len(target) > maxTarget {
+		return &refusal{414, "target too long"}
+	}
+	for _, c := range method {
+		if !tokenBytes[c] {
+			return &refusal{400, "method"}
+		}
+	}
+	var err error
+	if h.fields, err = parseFields(block, h.fields); err != nil {
+		return &refusal{400, err.Error()}
+	}
+	if r := h.readFields(); r != nil {
+		return r
+	}
+	return h.readTarget()
+}
+
+func (h *head) readFields() *refusal {
+	hosts, upgradeNamed, accepts := 0, false, false
+	for i := range h.fields {
+		f := &h.fields[i]
+		switch f.kind {
+		case fieldHost:
+			hosts++
+			h.host = f.value
+		case fieldAccept:
+			accepts = accepts || len(f.value) > 0
+			h.html = h.html || containsFold(f.value, "text/html") || containsFold(f.value, "*/*")
+		case fieldContentLength:
+			n, ok := parseLength(f.value)
+			if h.sized || h.length < 0 || !ok {
+				return &refusal{400, "Content-Length"}
+			}
+			h.sized, h.length = true, n
+		case fieldTransferEncoding:
+			if h.sized || h.length < 0 || h.http10 || !equalFold(f.value, "chunked") {
+				return &refusal{400, "Transfer-Encoding"}
+			}
+			h.length = -1
+		case fieldConnection:
+			for list := f.value; list != nil; {
+				var name []byte
+				if name, list = nextElement(list); len(name) > 0 {
+					h.named = append(h.named, name)
+					upgradeNamed = upgradeNamed || equalFold(name, "upgrade")
+				}
+			}
+		case fieldUpgrade:
+			h.upgrade = f.value
+		}
+	}
+	h.html = h.html || !accepts
+	if !upgradeNamed || h.http10 {
+		h.upgrade = nil
+	}
+	if hosts > 1 || hosts == 0 && !h.http10 || hosts == 1 && !validHost(h.host) {
+		return &refusal{400, "Host"}
+	}
+	return nil
+}
+
+func (h *head) readTarget() *refusal {
+	switch {
+	case string(h.method) == "CONNECT" || string(h.method) == "TRACE":
+		return &refusal{405, "method"}
+	case string(h.target) == "*":
+		if string(h.method) != "OPTIONS" {
+			return &refusal{400, "target"}
+		}
+	case len(h.target) == 0:
+		return &refusal{400, "target"}
+	case h.target[0] != '/':
+		// absolute-form: it must name the host that Host names, and goes on as origin-form.
+		rest, ok := cutPrefixFold(h.target, "http://")
+		if !ok {
+			rest, ok = cutPrefixFold(h.target, "https://")
+		}
+		slash := bytes.IndexAny(rest, "/?")
+		if slash < 0 {
+			slash = len(rest)
+		}
+		if !ok || !bytes.EqualFold(rest[:slash], h.host) {
+			return &refusal{400, "target"}
+		}
+		if h.target = rest[slash:]; len(h.target) == 0 || h.target[0] != '/' {
+			h.target = append([]byte{'/'}, h.target...)
+		}
+	}
+	h.path = h.target
+	if i := bytes.IndexByte(h.target, '?'); i >= 0 {
+		h.path = h.target[:i]
+	}
+	if bytes.IndexByte(h.path, '\\') >= 0 {
+		return &refusal{400, "target"}
+	}
+	for _, c := range h.target {
+		if c <= ' ' || c == 0x7f {
+			return &refusal{400, "target"}
+		}
+	}
+	return nil
+}
+
+func cutPrefixFold(b []byte, lower string) ([]byte, bool) {
+	if len(b) < len(lower) || !equalFold(b[:len(lower)], lower) {
+		return nil, false
+	}
+	return b[len(lower):], true
+}
+
+// validHost reports whether a Host value names a host and perhaps a port, and nothing else.
+func validHost(host []byte) bool {
+	if len(host) == 0 {
+		return false
+	}
+	for _, c := range host {
+		switch {
+		case 'a' <= lowerByte(c) && lowerByte(c) <= 'z', '0' <= c && c <= '9':
+		case c == '.', c == '-', c == '_', c == '~', c == ':', c == '[', c == ']', c == '%':
+		default:
+			return false
+		}
+	}
+	// What follows the last colon outside brackets is a port.
+	name := host
+	if i := bytes.LastIndexByte(host, ']'); i >= 0 {
+		name = host[i+1:]
+		if len(name) > 0 && name[0] != ':' {
+			return false
+		}
+	}
+	if i := bytes.IndexByte(name, ':'); i >= 0 {
+		if len(name)-i > 6 {
+			return false
+		}
+		for _, c := range name[i+1:] {
+			if c < '0' || c > '9' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// parseLength reads a Content-Length: digits and nothing else, up to 2^62.
+func parseLength(value []byte) (int64, bool) {
+	if len(value) == 0 || len(value) > 18 {
+		return 0, false
+	}
+	n := int64(0)
+	for _, c := range value {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, true
+}
+
+// hasBody reports whether bytes follow the head.
+func (h *head) hasBody() bool { return h.length != 0 }
+
+// names reports whether Connection lists a header, which then ends here.
+func (h *head) names(name []byte) bool { return contains(h.named, name) }
+
+func contains(list [][]byte, name []byte) bool {
+	for _, n := range list {
+		if bytes.EqualFold(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// navigation reports whether a browser asks for a page: GET or HEAD by somebody who takes
+// HTML or does not say what it takes.
+func (h *head) navigation() bool {
+	return h.html && (string(h.method) == "GET" || string(h.method) == "HEAD")
+}
+
+func containsFold(text []byte, lower string) bool {
+	for i := 0; i+len(lower) <= len(text); i++ {
+		if equalFold(text[i:i+len(lower)], lower) {
+			return true
+		}
+	}
+	return false
+}

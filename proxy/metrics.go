@@ -1,0 +1,63 @@
+package proxy
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are resolved once, so that counting costs one addition.
+type metrics struct {
+	decisions    [outcomes]prometheus.Counter
+	originErrors map[originFault]prometheus.Counter
+	refused      prometheus.Counter
+	limited      prometheus.Counter
+	inFlight     prometheus.Gauge
+	connections  prometheus.Gauge
+	tunnels      prometheus.Gauge
+	originConns  prometheus.Gauge
+	panics       prometheus.Counter
+}
+
+func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "owr_decisions_total", Help: "Requests decided, by what the visitor was told.",
+	}, []string{"state"})
+	originErrors := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "owr_origin_errors_total", Help: "Requests that the origin did not answer properly, by reason.",
+	}, []string{"reason"})
+	m := &metrics{
+		originErrors: make(map[originFault]prometheus.Counter),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "owr_refused_requests_total", Help: "Requests refused as malformed, too large or too slow.",
+		}),
+		limited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "owr_limited_total", Help: "Requests and connections turned away by a limit at the edge.",
+		}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "owr_requests_in_flight", Help: "Requests that are being decided or forwarded.",
+		}),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "owr_connections", Help: "Open connections of clients, tunnels included.",
+		}),
+		tunnels: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "owr_tunnels", Help: "Open tunnels (WebSocket).",
+		}),
+		originConns: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "owr_origin_connections", Help: "Open connections to the origin, idle ones included.",
+		}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "owr_panics_total", Help: "Requests ended by a defect in owr itself.",
+		}),
+	}
+	for o, name := range outcomeNames {
+		m.decisions[o] = decisions.WithLabelValues(name)
+	}
+	for _, f := range originFaults {
+		m.originErrors[f] = originErrors.WithLabelValues(string(f))
+	}
+	for _, c := range []prometheus.Collector{
+		decisions, originErrors, m.refused, m.limited, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics,
+	} {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,165 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// isWebSocket reports whether a request asks for the one upgrade that is passed on. Any other
+// is answered as if it had not been asked for, which RFC 9110 lets every server do.
+func (s *Server) isWebSocket(h *head) bool {
+	return equalFold(h.upgrade, "websocket") && string(h.method) == "GET" && !h.hasBody()
+}
+
+// forwardUpgrade passes a WebSocket handshake on. The connection to the origin is made for it
+// and used for nothing else, and the client's is taken over only after a 101 that fits.
+func (s *Server) forwardUpgrade(ctx *fasthttp.RequestCtx, x *exchange, p presence) {
+	out := buffers.get()
+	defer buffers.put(out)
+	out.data = s.appendOriginHead(out.data, &x.head, &x.from)
+	c, err := s.origin.dial(s.base)
+	if err != nil {
+		s.forwardFailed(ctx, x, err, nil)
+		return
+	}
+	r := responses.Get().(*response)
+	defer responses.Put(r)
+	size := 0
+	if _, err = c.Write(out.data); err == nil {
+		size, err = r.read(c.reader, x.head.method, true)
+	}
+	if err == nil && r.status == 101 && !equalFold(r.upgrade, "websocket") {
+		err = errSwitch
+	}
+	if err != nil {
+		s.origin.discard(c)
+		s.forwardFailed(ctx, x, err, nil)
+		p.end()
+		return
+	}
+	r.keep = false
+	if r.status != 101 {
+		s.relay(ctx, x, relayed{c, r, size, nil, p})
+		return
+	}
+	head := s.appendSwitchHead(nil, ctx, x, r)
+	_, _ = c.reader.Discard(size)
+	s.openTunnel(ctx, c, head, p)
+}
+
+func (s *Server) appendSwitchHead(dst []byte, ctx *fasthttp.RequestCtx, x *exchange, r *response) []byte {
+	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"...)
+	dst = appendClientFields(dst, r, s.cfg.CookieName, false)
+	dst, _ = s.appendCookieLine(dst, ctx, &x.verdict)
+	return append(dst, "\r\n"...)
+}
+
+// A tunnel is a client's and an origin's connection whose bytes are no longer ours to read.
+type tunnel struct {
+	s      *Server
+	client *clientConn
+	origin *originConn
+	token  queue.Token
+	moved  atomic.Int64 // when a byte last passed, Unix nanoseconds
+}
+
+// openTunnel takes the client's connection over from fasthttp, which calls back once the
+// handler has returned.
+func (s *Server) openTunnel(ctx *fasthttp.RequestCtx, c *originConn, head []byte, p presence) {
+	t := &tunnel{s: s, client: clientOf(ctx), origin: c, token: p.token}
+	s.work.Add(1)
+	s.metrics.tunnels.Inc()
+	ctx.HijackSetNoResponse(true)
+	ctx.Hijack(func(conn net.Conn) { // conn reads what has been buffered first
+		defer s.work.Done()
+		defer s.metrics.tunnels.Dec()
+		defer func() {
+			if r := recover(); r != nil {
+				s.panicked(r)
+			}
+		}()
+		t.run(conn, head, p)
+	})
+}
+
+// watchEvery is how often a tunnel looks whether its visitor still has its slot.
+const watchEvery = time.Second
+
+// run copies both ways until both sides have ended, one has failed, or the visitor has lost
+// its slot: a tunnel without traffic is no sign of life, so it ends with its visitor's slot.
+func (t *tunnel) run(client io.Reader, head []byte, p presence) {
+	defer t.s.origin.discard(t.origin)
+	defer func() { _ = t.client.abort() }()
+	if _, err := t.client.Write(head); err != nil {
+		return
+	}
+	t.origin.wait()
+	t.moved.Store(time.Now().UnixNano())
+	ended := make(chan bool, 2) // whether a direction ended as it should
+	go func() { ended <- t.copy(t.origin, client, p) }()
+	go func() { ended <- t.copy(t.client, t.origin.reader, p) }()
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for left := 2; left > 0; {
+		cut := false
+		select {
+		case ok := <-ended:
+			left--
+			cut = !ok
+		case <-ticker.C:
+			idle := time.Since(time.Unix(0, t.moved.Load()))
+			cut = !t.s.still(t.token) || left == 1 && idle > t.s.cfg.IdleTimeout
+		case <-t.s.base.Done():
+			cut = true
+		}
+		if cut {
+			_ = t.client.abort()
+			_ = t.origin.raw.Close()
+			for ; left > 0; left-- {
+				<-ended
+			}
+		}
+	}
+}
+
+type halfCloser interface {
+	io.Writer
+	CloseWrite() error
+}
+
+// copy moves bytes in one direction and passes the end on. It reports false when a side
+// failed.
+func (t *tunnel) copy(to halfCloser, from io.Reader, p presence) bool {
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, err := from.Read(buf[:])
+		if n > 0 {
+			p.beat()
+			t.moved.Store(time.Now().UnixNano())
+			if _, werr := to.Write(buf[:n]); werr != nil {
+				return false
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return to.CloseWrite() == nil
+		}
+		if err != nil {
+			return false
+		}
+	}
+}
+
+// still reports whether a visitor has its slot. Past its deadline this replica's word is not
+// enough (I5); the touches of a busy tunnel get a moment more to be committed.
+func (s *Server) still(token queue.Token) bool {
+	v := s.room.Lookup(token)
+	return v.State == queue.Active && s.room.Now() < v.Deadline+s.cfg.DecisionTimeout.Milliseconds()
+}
