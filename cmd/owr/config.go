@@ -1,0 +1,249 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/openwaitingroom/owr/queue"
+)
+
+// serveConfig is everything that a node was told, checked and in its own type.
+type serveConfig struct {
+	Listen                string
+	Backend               *url.URL // scheme and host; the host may be a name
+	BackendConnectTimeout time.Duration
+	BackendTimeout        time.Duration
+	MainURL               string
+	CookieName            string
+	QueueMode             string // "redirect" or "inline"
+	QueueStatus           int    // 200, 202, 429 or 503
+	PageFile              string // empty: the built-in page
+	TrustedProxies        []netip.Prefix
+
+	Limits          queue.Limits
+	ReleaseInterval time.Duration
+
+	MaxHeader         int // bytes
+	HeaderTimeout     time.Duration
+	StallTimeout      time.Duration
+	IdleTimeout       time.Duration
+	PollMin           time.Duration
+	PollMax           time.Duration
+	VisitorRPS        float64 // a whole number; 0: no limit, here and in the next two
+	NewPerIPPerMinute int
+	MaxConnsPerIP     int
+
+	Redis redisConfig
+
+	NodeID           string
+	ClusterListen    string
+	ClusterAdvertise string // host:port as the others dial it; a name stays a name
+	Peers            []peer // empty: one node
+	DataDir          string
+	ClusterSecret    secret
+
+	AdminListen string
+	AdminToken  secret
+
+	Log logConfig
+}
+
+// demoConfig is what the demonstration was told.
+type demoConfig struct {
+	Port            int // of the first of three proxies
+	Limits          queue.Limits
+	ReleaseInterval time.Duration
+	Redis           redisConfig // of a Redis outside, when EmbeddedRedis is not set
+	EmbeddedRedis   bool        // bring one in this process
+	Log             logConfig
+}
+
+// redisConfig is the Redis to mirror into.
+type redisConfig struct {
+	Host            string // empty: no mirror
+	Port            int
+	User            string
+	Pass            secret
+	DB              int
+	TLS             bool
+	KeyPrefix       string
+	PoolSize        int
+	PoolIdleTimeout time.Duration
+}
+
+// Enabled reports whether there is a Redis to mirror into.
+func (c redisConfig) Enabled() bool { return c.Host != "" }
+
+// Address is host:port; an IPv6 host gets its brackets.
+func (c redisConfig) Address() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
+
+// The ranges that are the edge's and not the room's; those are in package queue.
+const (
+	minTimeout   = time.Millisecond
+	maxTimeout   = 24 * time.Hour
+	minMaxHeader = 1 << 10
+	maxMaxHeader = 1 << 20
+	maxPageFile  = 1 << 20
+	maxRate      = 1_000_000
+)
+
+func (l *commandLine) serveConfig() (serveConfig, error) {
+	f := &l.flags.Serve
+	r := &reader{env: l.env}
+	cfg := serveConfig{
+		Listen:                r.listen("listen", f.Listen),
+		Backend:               r.origin("backend-url", f.BackendURL),
+		BackendConnectTimeout: r.seconds("backend-connect-timeout", f.BackendConnectTimeout, minTimeout, maxTimeout),
+		BackendTimeout:        r.seconds("backend-timeout", f.BackendTimeout, minTimeout, maxTimeout),
+		MainURL:               r.place("main-url", f.MainURL),
+		CookieName:            r.cookieName("cookie-name", f.CookieName),
+		QueueMode:             r.oneOf("queue-mode", f.QueueMode, "redirect", "inline"),
+		PageFile:              r.readable("page-file", f.PageFile, maxPageFile),
+		TrustedProxies:        r.networks("trusted-proxies", f.TrustedProxies),
+		Limits:                r.limits(f.MaxActive, &f.roomFlags),
+		ReleaseInterval:       r.seconds("release-interval", f.ReleaseInterval, queue.MinDuration, queue.MaxDuration),
+		MaxHeader:             r.count("max-header", f.MaxHeader, minMaxHeader, maxMaxHeader),
+		HeaderTimeout:         r.seconds("header-timeout", f.HeaderTimeout, minTimeout, maxTimeout),
+		StallTimeout:          r.seconds("stall-timeout", f.StallTimeout, minTimeout, maxTimeout),
+		IdleTimeout:           r.seconds("idle-timeout", f.IdleTimeout, minTimeout, maxTimeout),
+		PollMin:               r.seconds("poll-min", f.PollMin, queue.MinDuration, time.Hour),
+		PollMax:               r.seconds("poll-max", f.PollMax, queue.MinDuration, time.Hour),
+		VisitorRPS:            float64(r.count("visitor-rps", f.VisitorRPS, 0, maxRate)),
+		NewPerIPPerMinute:     r.count("new-per-ip-per-minute", f.NewPerIPPerMinute, 0, queue.MaxCount),
+		MaxConnsPerIP:         r.count("max-conns-per-ip", f.MaxConnsPerIP, 0, queue.MaxCount),
+		Redis:                 r.redis(f.RedisHost, &f.redisFlags),
+		DataDir:               f.DataDir,
+		AdminListen:           r.listen("admin-listen", f.AdminListen),
+		AdminToken:            r.secret("admin-token", f.AdminToken, f.AdminTokenFile),
+		Log:                   r.log(&f.logFlags),
+	}
+	if cfg.PollMax < cfg.PollMin {
+		r.fail("poll-max", "%s is below %s", f.PollMax, r.env.describe("poll-min"))
+	}
+	cfg.QueueStatus, _ = strconv.Atoi(r.oneOf("queue-status", f.QueueStatus, "200", "202", "429", "503"))
+	if f.DataDir == "" {
+		r.fail("data-dir", `"" is not a directory`)
+	}
+	r.cluster(&cfg, &f.clusterFlags)
+	return cfg, r.err
+}
+
+func (l *commandLine) demoConfig() (demoConfig, error) {
+	f := &l.flags.Demo
+	r := &reader{env: l.env}
+	cfg := demoConfig{
+		Port:            r.count("port", f.Port, 1, 65533),
+		Limits:          r.limits(f.MaxActive, &f.roomFlags),
+		ReleaseInterval: r.seconds("release-interval", f.ReleaseInterval, queue.MinDuration, queue.MaxDuration),
+		Redis:           r.redis(f.RedisHost, &f.redisFlags),
+		EmbeddedRedis:   f.RedisHost == "",
+		Log:             r.log(&f.logFlags),
+	}
+	return cfg, r.err
+}
+
+// limits reads the room's limits.
+func (r *reader) limits(maxActive string, f *roomFlags) queue.Limits {
+	return queue.Limits{
+		MaxActive:   r.count("max-active", maxActive, 0, queue.MaxCount),
+		ActiveTTL:   r.seconds("active-ttl", f.ActiveTTL, queue.MinDuration, queue.MaxDuration),
+		ClaimTTL:    r.seconds("claim-ttl", f.ClaimTTL, queue.MinDuration, queue.MaxDuration),
+		QueueAbsent: r.seconds("queue-absent", f.QueueAbsent, queue.MinDuration, queue.MaxDuration),
+		QueueTTL:    r.seconds("queue-ttl", f.QueueTTL, queue.MinDuration, queue.MaxDuration),
+		QueueMax:    r.count("queue-max", f.QueueMax, 0, queue.MaxCount),
+	}
+}
+
+// redis reads the mirror's settings. They are checked even when there is no mirror.
+func (r *reader) redis(host string, f *redisFlags) redisConfig {
+	if strings.EqualFold(host, "off") {
+		host = ""
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(host, ":/@ \t") {
+		r.fail("redis-host", "%q is not a host name or an address; the port is in %s", host, r.env.describe("redis-port"))
+	}
+	return redisConfig{
+		Host:            host,
+		Port:            r.count("redis-port", f.RedisPort, 1, 65535),
+		User:            string(r.secret("redis-user", f.RedisUser, f.RedisUserFile)),
+		Pass:            r.secret("redis-pass", f.RedisPass, f.RedisPassFile),
+		DB:              r.count("redis-db", f.RedisDB, 0, 1<<20),
+		TLS:             r.onOff("redis-tls", f.RedisTLS),
+		KeyPrefix:       r.visible("redis-key-prefix", f.RedisKeyPrefix),
+		PoolSize:        r.count("redis-pool-size", f.RedisPoolSize, 1, 1<<20),
+		PoolIdleTimeout: r.span("redis-pool-idle-timeout", f.RedisPoolIdleTimeout, time.Millisecond, 0, maxTimeout),
+	}
+}
+
+// cluster reads what a node has to know of the others.
+func (r *reader) cluster(cfg *serveConfig, f *clusterFlags) {
+	id := f.NodeID
+	if id == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			r.fail("node-id", "it is not set, and the host has no name: %v", err)
+			return
+		}
+		id = name
+	}
+	cfg.NodeID = r.nodeName("node-id", id)
+	cfg.ClusterListen = r.listen("cluster-listen", f.ClusterListen)
+	cfg.ClusterSecret = r.secret("cluster-secret", f.ClusterSecret, f.ClusterSecretFile)
+	cfg.Peers = r.peers("peers", f.Peers)
+	if f.ClusterAdvertise != "" {
+		cfg.ClusterAdvertise = r.dial("cluster-advertise", f.ClusterAdvertise)
+	}
+	insecure := r.onOff("insecure-cluster", f.InsecureCluster)
+	if r.err != nil {
+		return
+	}
+
+	if len(cfg.Peers) > 0 {
+		r.checkPeers(cfg, f.Peers)
+		host, _, _ := splitAddress(cfg.ClusterListen, 0)
+		if cfg.ClusterSecret == "" && !insecure && !isLoopback(host) {
+			r.fail("cluster-secret", "the cluster port %s is not on loopback, so the nodes need a secret that they share (or WR_INSECURE_CLUSTER=1)",
+				cfg.ClusterListen)
+		}
+	}
+	if cfg.ClusterAdvertise == "" {
+		cfg.ClusterAdvertise = cfg.ClusterListen
+	}
+}
+
+// checkPeers finds this node in the list and takes its address from there.
+func (r *reader) checkPeers(cfg *serveConfig, text string) {
+	for _, p := range cfg.Peers {
+		if p.ID != cfg.NodeID {
+			continue
+		}
+		if cfg.ClusterAdvertise != "" && cfg.ClusterAdvertise != p.Address {
+			r.fail("cluster-advertise", "%q is not the address of %s in %s, %s", cfg.ClusterAdvertise, p.ID, r.env.describe("peers"), p.Address)
+		}
+		cfg.ClusterAdvertise = p.Address
+		return
+	}
+	r.fail("peers", "%q does not hold this node, %s, which is %s", text, cfg.NodeID, r.env.describe("node-id"))
+}
+
+// listenAddress reads an address to listen on, for commands that have no configuration.
+func (l *commandLine) listenAddress(flag, text string) (string, error) {
+	r := &reader{env: l.env}
+	return r.listen(flag, text), r.err
+}
+
+// dialAddress reads the address of a listener of this machine, to connect to it: where it
+// listens on every address, loopback is one of them.
+func (l *commandLine) dialAddress(flag, text string) (string, error) {
+	r := &reader{env: l.env}
+	host, port, err := net.SplitHostPort(r.listen(flag, text))
+	if r.err == nil && err == nil && isWildcard(host) {
+		text = net.JoinHostPort("127.0.0.1", port)
+	}
+	return text, r.err
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// flags is everything that can be said on the command line. The fields are the texts as they
+// were given; config.go makes values of them. The flag --max-active is the variable
+// WR_MAX_ACTIVE; the tag `variable` names it where that rule does not hold, and "-" says
+// that there is none.
+type flags struct {
+	Help        helpFlag         `short:"h" help:"Show this help." variable:"-"`
+	Serve       serveFlags       `cmd:"" help:"Run one node. This is the command when none is named."`
+	Demo        demoFlags        `cmd:"" help:"Run three nodes, an origin and a Redis on loopback, in one process."`
+	Status      statusFlags      `cmd:"" help:"Show what a running node says of itself, its cluster and its room."`
+	Version     struct{}         `cmd:"" help:"Show the version."`
+	HelpOn      helpCommand      `cmd:"" name:"help" help:"Show this help, or that of a command."`
+	Healthcheck healthcheckFlags `cmd:"" hidden:"" help:"Exit 0 when the node at --listen answers."`
+	Origin      originFlags      `cmd:"" hidden:"" help:"Serve a page that shows what an origin gets to see."`
+}
+
+type serveFlags struct {
+	publicFlags  `group:"Public listener:"`
+	MaxActive    string `default:"100" group:"Room:" help:"Slots: visitors inside at once. 0 holds everybody."`
+	roomFlags    `group:"Room:"`
+	edgeFlags    `group:"Limits at the edge:"`
+	RedisHost    string `default:"127.0.0.1" group:"Redis:" help:"Redis that the leader mirrors into. Empty or off: no mirror."`
+	redisFlags   `group:"Redis:"`
+	clusterFlags `group:"Cluster:"`
+	adminFlags   `group:"Admin listener:"`
+	logFlags     `group:"Log:"`
+}
+
+type publicFlags struct {
+	Listen                string `default:":8080" help:"Address of the public proxy."`
+	BackendURL            string `default:"http://backend:8080" help:"The origin; http or https."`
+	BackendConnectTimeout string `default:"5" help:"Longest time to connect to the origin, in seconds."`
+	BackendTimeout        string `default:"60" help:"Longest time to the origin's first byte and between two of its bytes, in seconds."`
+	MainURL               string `default:"/" help:"Where an admitted visitor goes when nothing better is known."`
+	CookieName            string `default:"wr_token" help:"Name of the visitor's cookie."`
+	QueueMode             string `default:"redirect" help:"redirect: 302 to /queue.html. inline: the waiting page at the URL asked for."`
+	QueueStatus           string `default:"503" help:"Status of an inline page: 200, 202, 429 or 503."`
+	PageFile              string `placeholder:"PATH" help:"HTML file that takes the place of the built-in waiting page."`
+	TrustedProxies        string `placeholder:"CIDR,..." help:"Networks whose X-Forwarded-* headers are believed."`
+}
+
+// roomFlags are the limits of the room but for max-active, whose default is not the same everywhere.
+type roomFlags struct {
+	ActiveTTL       string `default:"60" help:"An active visitor unseen for this long loses its slot, in seconds."`
+	ReleaseInterval string `default:"2" help:"The longest a free slot may wait for the head of the queue, in seconds."`
+	ClaimTTL        string `default:"120" help:"How long a released visitor may take to come in, in seconds."`
+	QueueAbsent     string `default:"90" help:"A queued visitor unseen for this long is passed over and keeps its ticket, in seconds."`
+	QueueTTL        string `default:"1800" help:"A queued visitor unseen for this long leaves the queue, in seconds."`
+	QueueMax        string `default:"0" help:"The most visitors in the queue. 0: no limit."`
+}
+
+type edgeFlags struct {
+	MaxHeader         string `default:"16384" help:"Longest request head, in bytes."`
+	HeaderTimeout     string `default:"10" help:"Longest time for a whole request head, in seconds."`
+	StallTimeout      string `default:"30" help:"Longest time that a body or a reader may make no progress, in seconds."`
+	IdleTimeout       string `default:"60" help:"Longest time that a connection may be idle, in seconds."`
+	PollMin           string `default:"2" help:"How soon who waits near the head of the line is asked to come back, in seconds."`
+	PollMax           string `default:"30" help:"How soon who waits far back is asked to come back, in seconds."`
+	VisitorRPS        string `default:"0" help:"Requests per second of one visitor. 0: no limit."`
+	NewPerIPPerMinute string `default:"0" help:"New places per minute of one address. 0: no limit."`
+	MaxConnsPerIP     string `default:"0" help:"Open connections of one address. 0: no limit."`
+}
+
+// redisFlags are the mirror's settings but for redis-host, whose default is not the same everywhere.
+type redisFlags struct {
+	RedisPort            string `default:"6379" help:"Port of Redis."`
+	RedisUser            string `aliases:"redis-username" placeholder:"NAME" help:"User of Redis (or --redis-username)."`
+	RedisUserFile        string `aliases:"redis-username-file" placeholder:"PATH" help:"File that holds the user of Redis."`
+	RedisPass            string `aliases:"redis-password" placeholder:"SECRET" help:"Password of Redis (or --redis-password)."`
+	RedisPassFile        string `aliases:"redis-password-file" placeholder:"PATH" help:"File that holds the password of Redis."`
+	RedisDB              string `default:"0" help:"Number of the database."`
+	RedisTLS             toggle `help:"Speak TLS to Redis."`
+	RedisKeyPrefix       string `default:"wr:" help:"What the name of every key begins with."`
+	RedisPoolSize        string `default:"200" help:"The most connections to Redis. The mirror needs few."`
+	RedisPoolIdleTimeout string `default:"10000" help:"How long a connection to Redis may be idle, in milliseconds."`
+}
+
+type clusterFlags struct {
+	NodeID            string `placeholder:"NAME" help:"Name of this node in the cluster. Default: the host name."`
+	ClusterListen     string `default:"127.0.0.1:7000" help:"Address of the cluster port; never the public one."`
+	ClusterAdvertise  string `placeholder:"HOST:PORT" help:"Address at which the others reach this node. Default: its own in --peers, or --cluster-listen."`
+	Peers             string `placeholder:"n1=HOST:PORT,..." help:"All nodes, this one included, the same on every node. Empty: one node."`
+	DataDir           string `default:"./owr-data" help:"Directory of the Raft log and snapshots."`
+	ClusterSecret     string `placeholder:"SECRET" help:"Secret that the nodes share."`
+	ClusterSecretFile string `placeholder:"PATH" help:"File that holds the secret that the nodes share."`
+	InsecureCluster   toggle `help:"Start with peers on an address that is not loopback, without a secret."`
+}
+
+type adminFlags struct {
+	AdminListen    string `default:"127.0.0.1:9090" help:"Address of health, metrics, status and the admin API; never the public one."`
+	AdminToken     string `placeholder:"SECRET" help:"Bearer token of the admin API. Without one, changing calls are taken over loopback only."`
+	AdminTokenFile string `placeholder:"PATH" help:"File that holds the bearer token of the admin API."`
+}
+
+type logFlags struct {
+	LogLevel  string `default:"info" help:"debug, info, warn or error."`
+	LogFormat string `default:"text" help:"text, or json for machines."`
+}
+
+type demoFlags struct {
+	Port       string `default:"8080" help:"Port of the first of three proxies." variable:"-"`
+	MaxActive  string `default:"2" group:"Room:" help:"Slots: visitors inside at once. 0 holds everybody."`
+	roomFlags  `group:"Room:"`
+	RedisHost  string `placeholder:"HOST" group:"Redis:" help:"Redis to mirror into. Empty: one inside this process. off: none."`
+	redisFlags `group:"Redis:"`
+	logFlags   `group:"Log:"`
+}
+
+type statusFlags struct {
+	Admin string `default:"127.0.0.1:9090" help:"Admin listener of the node to ask." variable:"WR_ADMIN_LISTEN"`
+}
+
+type healthcheckFlags struct {
+	Listen string `default:":8080" help:"Public listener of the node to ask."`
+}
+
+type originFlags struct {
+	Listen string `default:":8080" help:"Address to serve on." variable:"-"`
+}
+
+type helpCommand struct {
+	Command []string `arg:"" optional:"" help:"The command to explain."`
+}
+
+// A toggle is a setting that is on or off; as a flag it needs no value.
+type toggle string
+
+// Decode reads the value of --flag=value or of a variable. Without one the flag means on.
+func (t *toggle) Decode(ctx *kong.DecodeContext) error {
+	*t = "on"
+	if ctx.Scan.Peek().Type == kong.FlagValueToken {
+		*t = toggle(fmt.Sprint(ctx.Scan.Pop().Value))
+	}
+	return nil
+}
+
+// IsBool tells kong that the flag takes no value of its own.
+func (*toggle) IsBool() bool { return true }
+
+// helpFlag prints the help of the command that it stands behind.
+type helpFlag bool
+
+// IgnoreDefault keeps kong from setting the flag when it is not given.
+func (helpFlag) IgnoreDefault() {}
+
+// BeforeReset runs before any value is looked at, so help is there whatever the environment holds.
+func (helpFlag) BeforeReset(ctx *kong.Context) error {
+	if err := ctx.PrintUsage(false); err != nil {
+		return err
+	}
+	return errHelp
+}
+
+// variableOf names the variable of a flag; empty when it has none.
+func variableOf(flag *kong.Flag) string {
+	switch name := flag.Tag.Get("variable"); name {
+	case "":
+		return variableName(flag.Name)
+	case "-":
+		return ""
+	default:
+		return name
+	}
+}
+
+func variableName(flag string) string {
+	return "WR_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/openwaitingroom/owr/admin"
+	"github.com/openwaitingroom/owr/cluster"
+	"github.com/openwaitingroom/owr/mirror"
+	"github.com/openwaitingroom/owr/proxy"
+	"github.com/openwaitingroom/owr/queue"
+)
+
+const (
+	handOverTime = 3 * time.Second  // to give leadership away
+	drainTime    = 25 * time.Second // for the requests under way
+	closeTime    = 2 * time.Second  // for what is left then
+
+	lookEvery = 50 * time.Millisecond // for deadlines that have passed, unless WR_RELEASE_INTERVAL is shorter
+)
+
+// An instance is one node, wired: the member of the cluster at the bottom, the mirror, the proxy and the
+// admin listener on top of it. It is built bottom to top and stopped in reverse.
+type instance struct {
+	id             string
+	clusterAddress string
+	log            *slog.Logger
+
+	node   *cluster.Node
+	mirror *mirror.Writer
+	proxy  *proxy.Server
+	admin  *admin.Server
+	wired  chan struct{} // closed once node and mirror are both there
+
+	public, private net.Listener
+	ended           chan error // one from each listener, and one from a node that can not go on
+}
+
+// startInstance starts a node. The listeners are its own from here on, also when it fails.
+func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logger) (i *instance, err error) {
+	log = log.With("node", cfg.NodeID)
+	i = &instance{id: cfg.NodeID, clusterAddress: cfg.ClusterListen, log: log, public: public, private: private, wired: make(chan struct{}), ended: make(chan error, 4)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, i.close())
+		}
+	}()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	if i.node, err = cluster.Open(i.clusterConfig(cfg, registry)); err != nil {
+		return nil, err
+	}
+	if i.mirror, err = mirror.New(i.mirrorConfig(cfg, registry)); err != nil {
+		return nil, err
+	}
+	close(i.wired)
+	proxyConfig, err := i.proxyConfig(cfg, registry)
+	if err != nil {
+		return nil, err
+	}
+	if i.proxy, err = proxy.New(proxyConfig); err != nil {
+		return nil, err
+	}
+	i.admin, err = admin.New(admin.Config{
+		Token: string(cfg.AdminToken), Logger: log, Registry: registry,
+		Live:  func() error { return nil },
+		Ready: i.node.Ready, Status: i.status, SetLimits: i.node.SetLimits, Leave: i.leave,
+	})
+	if err != nil {
+		return nil, err
+	}
+	go func() { i.ended <- i.proxy.Serve(public) }()
+	go func() {
+		err := i.admin.Serve(private)
+		if errors.Is(err, http.ErrServerClosed) {
+			err = nil
+		}
+		i.ended <- err
+	}()
+	return i, nil
+}
+
+func (i *instance) clusterConfig(cfg serveConfig, registry *prometheus.Registry) cluster.Config {
+	c := cluster.Config{
+		NodeID: cfg.NodeID, Listen: cfg.ClusterListen, Advertise: cfg.ClusterAdvertise, DataDir: cfg.DataDir,
+		Secret: string(cfg.ClusterSecret), Limits: cfg.Limits, Logger: i.log, Registerer: registry,
+		// A slot is given on in the very entry that frees it. Only a slot that expires waits, for the next look.
+		Timing:    cluster.Timing{Tick: min(cfg.ReleaseInterval, lookEvery)},
+		OnFailure: func(err error) { i.ended <- err },
+		Jobs: []cluster.Job{func(ctx context.Context, term uint64) error {
+			select {
+			case <-i.wired:
+				return i.mirror.Run(ctx, term)
+			case <-ctx.Done():
+				return nil
+			}
+		}},
+	}
+	for _, p := range cfg.Peers {
+		c.Peers = append(c.Peers, cluster.Peer{ID: p.ID, Address: p.Address})
+	}
+	return c
+}
+
+func (i *instance) mirrorConfig(cfg serveConfig, registry *prometheus.Registry) mirror.Config {
+	c := mirror.Config{
+		Source: i.node, Node: cfg.NodeID, Cluster: i.node.Cluster, Settle: i.node.Spread,
+		Username: cfg.Redis.User, Password: string(cfg.Redis.Pass), DB: cfg.Redis.DB, KeyPrefix: cfg.Redis.KeyPrefix,
+		PoolSize: cfg.Redis.PoolSize, IdleTimeout: cfg.Redis.PoolIdleTimeout, Logger: i.log, Registerer: registry,
+	}
+	if cfg.Redis.Host != "" {
+		c.Addr = net.JoinHostPort(cfg.Redis.Host, strconv.Itoa(cfg.Redis.Port))
+	}
+	if cfg.Redis.TLS {
+		c.TLS = &tls.Config{ServerName: cfg.Redis.Host, MinVersion: tls.VersionTLS12}
+	}
+	return c
+}
+
+func (i *instance) proxyConfig(cfg serveConfig, registry *prometheus.Registry) (proxy.Config, error) {
+	c := proxy.Config{
+		Room: i.node, Logger: i.log, Registerer: registry,
+		Backend: cfg.Backend, BackendConnectTimeout: cfg.BackendConnectTimeout, BackendTimeout: cfg.BackendTimeout,
+		MainURL: cfg.MainURL, CookieName: cfg.CookieName, QueueMode: cfg.QueueMode, QueueStatus: cfg.QueueStatus,
+		TrustedProxies: cfg.TrustedProxies, MaxHeader: cfg.MaxHeader,
+		HeaderTimeout: cfg.HeaderTimeout, StallTimeout: cfg.StallTimeout, IdleTimeout: cfg.IdleTimeout,
+		PollMin: cfg.PollMin, PollMax: cfg.PollMax,
+		MaxConnsPerIP: cfg.MaxConnsPerIP, VisitorRPS: int(math.Ceil(cfg.VisitorRPS)), NewPerIPPerMinute: cfg.NewPerIPPerMinute,
+	}
+	if cfg.PageFile == "" {
+		return c, nil
+	}
+	page, err := os.ReadFile(cfg.PageFile)
+	if err != nil {
+		return c, fmt.Errorf("WR_PAGE_FILE: %w", err)
+	}
+	c.Page = page
+	return c, nil
+}
+
+// status is the node's state in the words of the admin API.
+func (i *instance) status() admin.Status {
+	s := i.node.Status()
+	out := admin.Status{
+		Node: s.Node, Role: s.Role, Leader: s.Leader, Term: s.Term,
+		AppliedIndex: s.Table.Index, TableSum: fmt.Sprintf("%016x", s.Table.Sum),
+		Room: admin.NewRoom(s.Table.Counts, s.Table.Limits, s.Table.Overridden),
+	}
+	for _, m := range s.Members {
+		out.Peers = append(out.Peers, admin.Peer{ID: m.ID, Address: m.Address, Voter: m.Voter, Healthy: m.Healthy})
+	}
+	if m := i.mirror.Status(); m.Leading {
+		out.Mirror = &admin.Mirror{Enabled: m.Enabled, Healthy: m.Healthy, BehindMS: m.Behind.Milliseconds(), Error: m.LastError}
+	}
+	return out
+}
+
+// leave takes a visitor out, and waits a moment for the replicas, so that who asks next, here or at another
+// node, sees what was done.
+func (i *instance) leave(ctx context.Context, token queue.Token) (bool, error) {
+	d, err := i.node.Submit(ctx, queue.Command{Kind: queue.KindLeave, Token: token})
+	if err != nil {
+		return false, err
+	}
+	limit, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	_ = i.node.WaitApplied(limit, d.Index) // it is done either way
+	i.node.Spread(limit, d.Index)
+	return d.Refusal == queue.Granted, nil
+}
+
+// stop ends the node in good order: no new visitors, leadership handed over, requests under way finished.
+// It takes at most handOverTime + drainTime + closeTime.
+func (i *instance) stop() error {
+	i.proxy.Drain()
+	limit, cancel := context.WithTimeout(context.Background(), handOverTime)
+	if err := i.node.HandOver(limit); err != nil {
+		i.log.Warn("leadership was not handed over", "err", err)
+	}
+	cancel()
+	return errors.Join(i.drain(), i.close())
+}
+
+// drain ends the public listener once the requests under way have ended, or after drainTime.
+func (i *instance) drain() error {
+	i.proxy.Drain()
+	limit, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	err := i.proxy.Shutdown(limit)
+	if errors.Is(err, context.DeadlineExceeded) {
+		i.log.Warn("requests were cut off after the drain time", "after", drainTime)
+		return nil
+	}
+	return err
+}
+
+// close ends what was started, the newest first, without waiting for visitors.
+func (i *instance) close() error {
+	var errs []error
+	limit, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	if i.admin != nil {
+		errs = append(errs, i.admin.Shutdown(limit))
+	}
+	if i.node != nil {
+		errs = append(errs, i.node.Close())
+	}
+	if i.mirror != nil {
+		errs = append(errs, i.mirror.Close())
+	}
+	i.public.Close()
+	i.private.Close()
+	return errors.Join(errs...)
+}
