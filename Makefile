@@ -1,0 +1,108 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# A checkout may belong to somebody else than the one who builds, which git refuses to describe.
+export GOFLAGS := $(filter-out -buildvcs%,$(GOFLAGS)) -buildvcs=false
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LINT      = v2.15.0
+FUZZTIME ?= 30s
+BENCH    ?= .
+ROWS     ?=
+IMAGE    ?= owr:local
+COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
+
+.PHONY: help build test race fuzz bench bench-quick bench-tools gobench e2e lint fmt cover image up down ci compose-test accept tools
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the binary, ./bin/owr
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/owr ./cmd/owr
+
+tools: ## what the tests need beside Go: redis-server, chromium, a C compiler for -race
+	@scripts/need redis-server chromium gcc
+
+test: tools ## every test: packages, three real nodes with Redis, a real browser
+	go test ./...
+
+race: tools ## every test under the race detector, the nodes of the end-to-end tests too
+	go test -race -timeout 20m ./...
+
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@for package in $$(go list ./...); do \
+	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "fuzz $$package $$target"; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+bench: bench-tools ## owr next to its baselines: table, bench/results, docs/img; ROWS picks some
+	go build -o bin/bench ./bench
+	bin/bench -rows '$(ROWS)'
+
+bench-quick: bench-tools ## what a busy machine can answer of it, in under three minutes
+	go build -o bin/bench ./bench
+	bin/bench -quick
+
+bench-tools:
+	@scripts/need nginx wrk redis-server
+	@[ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] || scripts/need libnginx-mod-http-lua
+
+gobench: ## benchmarks of the packages; BENCH picks some
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+e2e: tools ## the end-to-end tests alone, with their log
+	go test -count 1 -v ./test/...
+
+lint: bin/golangci-lint-$(LINT) ## golangci-lint and the formatters
+	$< run
+	$< fmt --diff
+
+fmt: bin/golangci-lint-$(LINT) ## format every file
+	$< fmt
+
+bin/golangci-lint-$(LINT):
+	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT)
+	mv bin/golangci-lint $@
+
+cover: tools ## statement coverage of all tests, in cover.out
+	go test -coverpkg ./... -coverprofile cover.out ./...
+	go tool cover -func cover.out | tail -n 1
+
+image: ## the container image, owr:local
+	docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+up: ## three nodes, Redis and an origin in containers: http://localhost:8080
+	$(COMPOSE) up --build --detach
+
+down: ## end what `make up` started, and its volumes
+	$(COMPOSE) down --volumes
+
+compose-test: ## run docker-compose.yml for real and kill its leader; skipped where no engine answers
+	@if docker version >/dev/null 2>&1; then \
+	  OWR_COMPOSE_TEST=1 go test -count 1 -v -timeout 15m ./test/compose; \
+	else \
+	  echo "SKIP compose-test: no container engine answers (docker version fails)"; \
+	fi
+
+accept: build ## the acceptance kit beside the checkout, where there is one
+	@if [ -d ../shared/accept ]; then \
+	  scripts/need redis-server python3; \
+	  scripts/accept bin/owr ../shared/accept/01_main_job.py ../shared/accept/02_cluster.py; \
+	else \
+	  echo "SKIP accept: there is no acceptance kit beside this checkout"; \
+	fi
+
+# One step of ci: its name, then how long it took.
+step = @echo "== $@: $(1)"; begun=$$SECONDS; $(MAKE) --no-print-directory $(1) $(2) && echo "== $@: $(1) took $$((SECONDS - begun)) s"
+
+ci: ## what CI runs
+	$(call step,build)
+	$(call step,lint)
+	$(call step,test)
+	$(call step,race)
+	$(call step,fuzz,FUZZTIME=10s)
+	$(call step,compose-test)
+	$(call step,accept)

@@ -1,0 +1,170 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Settings are variables of owr, WR_MAX_ACTIVE and the like.
+type Settings map[string]string
+
+// A Node is one owr process. Its addresses and its data stay the same over restarts.
+type Node struct {
+	*Process
+	ID       string
+	URL      string // of the public listener
+	AdminURL string
+	Cluster  string // host:port of the cluster port
+	Settings Settings
+	Token    string // of the admin API; empty when none is needed
+
+	binary string
+}
+
+// NewNode prepares a node in front of an origin.
+func NewNode(t testing.TB, id, originURL string, settings Settings) *Node {
+	t.Helper()
+	dir := t.TempDir()
+	public, admin, cluster := Port(t), Port(t), Port(t)
+	n := &Node{
+		Process: newProcess(t, id, dir), ID: id, URL: URL(public), AdminURL: URL(admin), Cluster: Address(cluster), binary: Binary(t),
+		Settings: Settings{
+			"WR_NODE_ID": id, "WR_LISTEN": Address(public), "WR_ADMIN_LISTEN": Address(admin), "WR_CLUSTER_LISTEN": Address(cluster),
+			"WR_DATA_DIR": filepath.Join(dir, "data"), "WR_BACKEND_URL": originURL, "WR_REDIS_HOST": "off",
+		},
+	}
+	maps.Copy(n.Settings, settings)
+	return n
+}
+
+// Start starts the process; it does not wait for anything.
+func (n *Node) Start() {
+	n.t.Helper()
+	var env []string
+	for _, name := range slices.Sorted(maps.Keys(n.Settings)) {
+		env = append(env, name+"="+n.Settings[name])
+	}
+	n.start(env, n.binary, "serve")
+}
+
+// WaitReady waits until the node serves.
+func (n *Node) WaitReady() {
+	n.t.Helper()
+	WaitFor(n.t, n.ID+" is ready", 30*time.Second, func() bool {
+		if !n.Alive() {
+			n.t.Fatalf("%s has ended: %s", n.ID, tail(n.Log(), 3))
+		}
+		return n.Ready()
+	})
+}
+
+// Ready reports whether the node says that it can serve.
+func (n *Node) Ready() bool {
+	code, _, err := fetch(http.MethodGet, n.URL+"/wr_ready", "", nil)
+	return err == nil && code == http.StatusOK
+}
+
+// Status is the part of /v1/status that the tests look at.
+type Status struct {
+	Node, Role, Leader string
+	Term               uint64
+	AppliedIndex       uint64 `json:"applied_index"`
+	TableSum           string `json:"table_sum"`
+	Peers              []struct {
+		ID             string
+		Voter, Healthy bool
+	}
+	Room struct {
+		Active, Released, Queued, Absent int
+		MaxActive                        int `json:"max_active"`
+	}
+	Mirror *struct {
+		Enabled, Healthy bool
+		BehindMS         int64 `json:"behind_ms"`
+	}
+}
+
+// Status asks the node for its status.
+func (n *Node) Status() (Status, error) {
+	var s Status
+	code, body, err := fetch(http.MethodGet, n.AdminURL+"/v1/status", "", nil)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("status of %s: %d %s", n.ID, code, body)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &s)
+	}
+	return s, err
+}
+
+// SetLimits changes limits of the room for the whole cluster.
+func (n *Node) SetLimits(limits map[string]any) {
+	n.t.Helper()
+	body, err := json.Marshal(limits)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	code, answer, err := fetch(http.MethodPut, n.AdminURL+"/v1/limits", n.Token, body)
+	if err != nil || code != http.StatusOK {
+		n.t.Fatalf("limits %s on %s: %d %s %v", body, n.ID, code, answer, err)
+	}
+}
+
+// Leave gives up the place or the slot of a visitor. It is no error when the room does not know it.
+func (n *Node) Leave(visitor string) error {
+	code, answer, err := fetch(http.MethodDelete, n.AdminURL+"/v1/visitors/"+visitor, n.Token, nil)
+	if err == nil && code != http.StatusNoContent && code != http.StatusNotFound {
+		err = fmt.Errorf("leave on %s: %d %s", n.ID, code, answer)
+	}
+	return err
+}
+
+// Metric reads one metric without labels.
+func (n *Node) Metric(name string) (float64, error) {
+	code, body, err := fetch(http.MethodGet, n.AdminURL+"/metrics", "", nil)
+	if err != nil || code != http.StatusOK {
+		return 0, fmt.Errorf("metrics of %s: %d %w", n.ID, code, err)
+	}
+	for line := range strings.SplitSeq(string(body), "\n") {
+		if rest, found := strings.CutPrefix(line, name+" "); found {
+			var v float64
+			_, err := fmt.Sscan(rest, &v)
+			return v, err
+		}
+	}
+	return 0, fmt.Errorf("%s has no metric %s", n.ID, name)
+}
+
+// operator is the client of the admin listeners. It keeps no connections, because the nodes die.
+var operator = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// fetch makes one request and answers its status and body.
+func fetch(method, url, token string, body []byte) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(context.Background(), method, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := operator.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	return res.StatusCode, answer, err
+}

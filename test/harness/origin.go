@@ -1,0 +1,81 @@
+package harness
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+)
+
+// visitorHeader is on every request of a Browser: owr's cookie is not for the origin.
+const visitorHeader = "X-Test-Visitor"
+
+// A Hit is one request as the origin saw it.
+type Hit struct {
+	At      time.Time
+	Visitor string
+	Method  string
+	Target  string
+	Header  http.Header
+}
+
+// An Origin is the site behind the waiting room. It remembers every request. Paths: /slow answers
+// when Gate is closed or the client has gone; /big sends 8 MiB; /upload answers the length of the
+// body; anything else is a small page.
+type Origin struct {
+	URL  string
+	Gate chan struct{}
+
+	mu   sync.Mutex
+	hits []Hit
+}
+
+// NewOrigin starts an origin that ends with its test.
+func NewOrigin(t testing.TB) *Origin {
+	t.Helper()
+	o := &Origin{Gate: make(chan struct{})}
+	server := httptest.NewServer(o)
+	o.URL = server.URL
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return o
+}
+
+func (o *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	o.mu.Lock()
+	o.hits = append(o.hits, Hit{time.Now(), r.Header.Get(visitorHeader), r.Method, r.RequestURI, r.Header.Clone()})
+	o.mu.Unlock()
+
+	switch r.URL.Path {
+	case "/slow":
+		select {
+		case <-o.Gate:
+		case <-r.Context().Done():
+		}
+	case "/big":
+		line := make([]byte, 1<<16)
+		for range 128 {
+			if _, err := w.Write(line); err != nil {
+				return
+			}
+		}
+	case "/upload":
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "%d %v", n, err)
+	default:
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, "<!doctype html><title>the site</title><h1>%s</h1>", r.URL.EscapedPath())
+	}
+}
+
+// Hits are the requests so far, in the order in which they came.
+func (o *Origin) Hits() []Hit {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return append([]Hit(nil), o.hits...)
+}
