@@ -46,7 +46,23 @@ type answer struct {
 func (s *Server) send(ctx *fasthttp.RequestCtx, a answer) {
 	b := buffers.get()
 	defer buffers.put(b)
-	b.data = appendStatusLine(b.data, a.status, "")
+	https := a.tell != nil && exchangeOf(ctx).from.https // what could not be read has no exchange, and no cookie to get
+	b.data = append(s.appendAnswerHead(b.data, &a, https), "\r\n"...)
+	if err := setHead(ctx, b.data); err != nil {
+		panic("owr: own answer: " + err.Error())
+	}
+	ctx.Response.SetBodyRaw(a.body)
+	if a.closes || s.draining.Load() {
+		ctx.SetConnectionClose()
+	}
+	if ctx.Request.IsBodyStream() || a.closes {
+		clientOf(ctx).lingers()
+	}
+}
+
+// appendAnswerHead appends the head of a, but for the empty line at its end.
+func (s *Server) appendAnswerHead(dst []byte, a *answer, https bool) []byte {
+	b := buffer{appendStatusLine(dst, a.status, "")}
 	b.line("Date", time.Now().UTC().AppendFormat(nil, http.TimeFormat))
 	if a.kind != "" {
 		b.line("Content-Type", []byte(a.kind))
@@ -67,31 +83,21 @@ func (s *Server) send(ctx *fasthttp.RequestCtx, a answer) {
 		b.line("Allow", []byte(a.allow))
 	}
 	if a.tell != nil {
-		b.data, _ = s.appendCookieLine(b.data, ctx, a.tell)
+		b.data, _ = s.appendCookieLine(b.data, a.tell, https)
 	}
-	b.data = append(b.data, "\r\n"...)
-	if err := setHead(ctx, b.data); err != nil {
-		panic("owr: own answer: " + err.Error())
-	}
-	ctx.Response.SetBodyRaw(a.body)
-	if a.closes || s.draining.Load() {
-		ctx.SetConnectionClose()
-	}
-	if ctx.Request.IsBodyStream() || a.closes {
-		clientOf(ctx).lingers()
-	}
+	return b.data
 }
 
 // appendCookieLine appends the Set-Cookie line of a verdict that needs one, and reports
 // whether it did.
-func (s *Server) appendCookieLine(dst []byte, ctx *fasthttp.RequestCtx, v *verdict) ([]byte, bool) {
+func (s *Server) appendCookieLine(dst []byte, v *verdict, https bool) ([]byte, bool) {
 	keys := s.room.Keys()
 	if !v.tell || len(keys) == 0 {
 		return dst, false
 	}
 	maxAge := max(24*time.Hour, s.room.Limits().QueueTTL)
 	dst = append(dst, "Set-Cookie: "...)
-	dst = appendSetCookie(dst, s.cfg.CookieName, v.token, keys[0], v.index, maxAge, s.secureCookie || exchangeOf(ctx).from.https)
+	dst = appendSetCookie(dst, s.cfg.CookieName, v.token, keys[0], v.index, maxAge, s.secureCookie || https)
 	return append(dst, "\r\n"...), true
 }
 
@@ -191,8 +197,13 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
 	s.send(ctx, answer{status: r.status, kind: typeText, body: []byte(http.StatusText(r.status) + "\n"), closes: true})
 }
 
-// sendOriginError answers for an origin that did not. The reason stays in the metrics.
+// sendOriginError answers for an origin that did not.
 func (s *Server) sendOriginError(ctx *fasthttp.RequestCtx, h *head, status int, v *verdict, closes bool) {
+	s.send(ctx, s.originErrorAnswer(h, status, v, closes))
+}
+
+// originErrorAnswer is what a visitor is told when the origin did not answer. The reason stays in the metrics.
+func (s *Server) originErrorAnswer(h *head, status int, v *verdict, closes bool) answer {
 	a := answer{status: status, closes: closes, tell: v}
 	if h.navigation() {
 		a.kind, a.body, a.policy = typeHTML, s.pages.unavailable, s.pages.noticePolicy
@@ -206,7 +217,7 @@ func (s *Server) sendOriginError(ctx *fasthttp.RequestCtx, h *head, status int, 
 		}
 		a.kind, a.body = typeProblem, problemBody(status, 0, 0, detail)
 	}
-	s.send(ctx, a)
+	return a
 }
 
 func appendStatusLine(dst []byte, status int, reason string) []byte {

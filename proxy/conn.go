@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,9 +35,10 @@ type clientConn struct {
 	peer  netip.Addr
 	stall time.Duration
 
-	x     *exchange // of the request being served; its handler only
-	start lineStart // of the request being read; whoever reads
-	ended bool      // the client has sent its last byte; whoever reads
+	x      *exchange // of the request being served; its handler only
+	unread []byte    // what the lane has read and left to fasthttp; whoever reads
+	start  lineStart // of the request being read; whoever reads
+	ended  bool      // the client has sent its last byte; whoever reads
 
 	reading lazyReadDeadline
 	writing deadline
@@ -50,6 +52,14 @@ type clientConn struct {
 // Read reads for fasthttp, and notes what fasthttp does not tell: whether the request line
 // ended as it must, and whether the client's end of the connection was reached.
 func (c *clientConn) Read(p []byte) (int, error) {
+	if len(c.unread) > 0 {
+		n := copy(p, c.unread)
+		if c.unread = c.unread[n:]; len(c.unread) == 0 {
+			c.unread = nil
+		}
+		c.start.look(p[:n])
+		return n, nil
+	}
 	if err := c.reading.apply(c.Conn); err != nil {
 		return 0, err
 	}
@@ -153,6 +163,43 @@ func (c *clientConn) ReadFrom(r io.Reader) (int64, error) {
 			return total, err
 		}
 	}
+}
+
+// writeChunks writes a body in chunks as it comes. Without an error it was whole.
+func (c *clientConn) writeChunks(r io.Reader) error {
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, err := r.Read(buf[chunkRoom : copySize-2])
+		if n > 0 {
+			if _, werr := c.Write(frameChunk(buf, n)); werr != nil {
+				return werr
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			_, err = c.Write(lastChunk)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// chunkRoom is what a chunk's size line and line end take.
+const chunkRoom = 8
+
+var lastChunk = []byte("0\r\n\r\n")
+
+// frameChunk makes the n bytes at chunkRoom a chunk, and returns it.
+func frameChunk(buf *[copySize]byte, n int) []byte {
+	end := chunkRoom + n
+	var size [chunkRoom]byte
+	line := append(strconv.AppendInt(size[:0], int64(n), 16), "\r\n"...)
+	start := chunkRoom - len(line)
+	copy(buf[start:], line)
+	copy(buf[end:], "\r\n")
+	return buf[start : end+2]
 }
 
 // copySize is how much of a body is on its way at once.

@@ -121,7 +121,7 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx, x *exchange, r relayed) {
 	defer buffers.put(b)
 	length := h.length
 	toEnd := length < 0 && x.head.http10
-	b.data = s.appendClientHead(b.data, ctx, x, h, toEnd)
+	b.data = s.appendClientHead(b.data, x, h, toEnd)
 	_, _ = c.reader.Discard(r.size)
 
 	if toEnd {
@@ -165,32 +165,30 @@ func (s *Server) relay(ctx *fasthttp.RequestCtx, x *exchange, r relayed) {
 
 // appendClientHead appends the head that the client gets. A response whose end is the end of
 // the connection says neither length nor coding.
-func (s *Server) appendClientHead(dst []byte, ctx *fasthttp.RequestCtx, x *exchange, h *response, toEnd bool) []byte {
-	dst = append(dst, "HTTP/1.1 "...)
-	dst = strconv.AppendInt(dst, int64(h.status), 10)
-	dst = append(dst, ' ')
-	dst = append(dst, h.reason...)
-	dst = append(dst, "\r\n"...)
+func (s *Server) appendClientHead(dst []byte, x *exchange, h *response, toEnd bool) []byte {
+	dst = h.appendStatus(dst)
 	cookie := buffers.get()
 	defer buffers.put(cookie)
 	gains := false
-	cookie.data, gains = s.appendCookieLine(cookie.data, ctx, &x.verdict)
+	cookie.data, gains = s.appendCookieLine(cookie.data, &x.verdict, x.from.https)
 	dst = appendClientFields(dst, h, s.cfg.CookieName, gains)
 	dst = append(dst, cookie.data...)
 	switch {
 	case toEnd:
 		dst = append(dst, "Connection: close\r\n"...)
 	case h.length > 0:
-		dst = append(dst, "Content-Length: "...)
-		dst = strconv.AppendInt(dst, h.length, 10)
-		dst = append(dst, "\r\n"...)
+		dst = appendLength(dst, h.length)
 	case h.length < 0:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
 	case h.told >= 0:
-		dst = append(dst, "Content-Length: "...)
-		dst = strconv.AppendInt(dst, h.told, 10)
-		dst = append(dst, "\r\n"...)
+		dst = appendLength(dst, h.told)
 	}
+	return append(dst, "\r\n"...)
+}
+
+func appendLength(dst []byte, n int64) []byte {
+	dst = append(dst, "Content-Length: "...)
+	dst = strconv.AppendInt(dst, n, 10)
 	return append(dst, "\r\n"...)
 }
 

@@ -55,15 +55,25 @@ func (s *Server) decide(h *head, from *sender) verdict {
 	if s.limits.visitors != nil && c.value != nil && !s.limits.visitors.allow(c.token) {
 		return verdict{outcome: limited, token: c.token, position: c.view.Position}
 	}
-	if c.view.State == queue.Active {
-		if now := s.room.Now(); now < c.view.Deadline {
-			if now >= c.view.TouchAfter {
-				s.room.Touch(c.token)
-			}
-			return verdict{outcome: letIn, token: c.token, index: s.appliedUnless(c.form), tell: !c.form}
-		}
+	if v, ok := s.pass(&c); ok {
+		return v
 	}
 	return s.settle(c, from)
+}
+
+// pass lets in who by this replica alone is inside, and reports whether that was so.
+func (s *Server) pass(c *caller) (verdict, bool) {
+	if c.view.State != queue.Active {
+		return verdict{}, false
+	}
+	now := s.room.Now()
+	if now >= c.view.Deadline {
+		return verdict{}, false
+	}
+	if now >= c.view.TouchAfter {
+		s.room.Touch(c.token)
+	}
+	return verdict{outcome: letIn, token: c.token, index: s.appliedUnless(c.form), tell: !c.form}, true
 }
 
 // appliedUnless spares the hot path a load it has no use for.

@@ -215,6 +215,7 @@ type head struct {
 	html    bool   // the client takes HTML, or does not say what it takes
 	upgrade []byte // what the client asks to upgrade to, when Connection says so too
 	http10  bool
+	expects bool  // there is an Expect line
 	length  int64 // of the body; -1: chunked; 0: none
 	sized   bool  // there is a Content-Length line
 	fields  []field
@@ -293,6 +294,8 @@ func (h *head) readFields() *refusal {
 			}
 		case fieldUpgrade:
 			h.upgrade = f.value
+		case fieldExpect:
+			h.expects = true
 		}
 	}
 	h.html = h.html || !accepts

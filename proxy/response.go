@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strconv"
 )
 
 // A response is the head of what the origin answers. Its slices point into the reader of the
@@ -127,6 +128,15 @@ func (r *response) parse(block, method []byte, upgrade bool) error {
 		return badResponse(err.Error())
 	}
 	return r.frame(string(method) == "HEAD", old, upgrade)
+}
+
+// appendStatus appends the status line as the origin has it, but for the version.
+func (r *response) appendStatus(dst []byte) []byte {
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(r.status), 10)
+	dst = append(dst, ' ')
+	dst = append(dst, r.reason...)
+	return append(dst, "\r\n"...)
 }
 
 // frame finds out where the body ends. Two answers to that question are none.

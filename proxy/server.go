@@ -178,6 +178,10 @@ func (s *Server) serveConn(conn net.Conn) {
 				_ = c.abort()
 			}
 		}()
+		if s.lane(c) {
+			_ = c.Close()
+			return
+		}
 		if err := s.http.ServeConn(c); err != nil {
 			s.log.Debug("connection ended", "err", err)
 		}

@@ -49,15 +49,15 @@ func (s *Server) forwardUpgrade(ctx *fasthttp.RequestCtx, x *exchange, p presenc
 		s.relay(ctx, x, relayed{c, r, size, nil, p})
 		return
 	}
-	head := s.appendSwitchHead(nil, ctx, x, r)
+	head := s.appendSwitchHead(nil, x, r)
 	_, _ = c.reader.Discard(size)
 	s.openTunnel(ctx, c, head, p)
 }
 
-func (s *Server) appendSwitchHead(dst []byte, ctx *fasthttp.RequestCtx, x *exchange, r *response) []byte {
+func (s *Server) appendSwitchHead(dst []byte, x *exchange, r *response) []byte {
 	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"...)
 	dst = appendClientFields(dst, r, s.cfg.CookieName, false)
-	dst, _ = s.appendCookieLine(dst, ctx, &x.verdict)
+	dst, _ = s.appendCookieLine(dst, &x.verdict, x.from.https)
 	return append(dst, "\r\n"...)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -62,9 +61,6 @@ func (u *upload) run(body io.Reader) {
 	}
 }
 
-// chunkRoom is what a chunk's size line and line end take.
-const chunkRoom = 8
-
 func (u *upload) copy(body io.Reader) (clientErr, originErr error) {
 	buf := copyBuffers.Get().(*[copySize]byte)
 	defer copyBuffers.Put(buf)
@@ -93,7 +89,7 @@ func (u *upload) copy(body io.Reader) (clientErr, originErr error) {
 			// is whole ends without a look at what follows it.
 			return io.ErrUnexpectedEOF, nil
 		case u.length < 0:
-			_, werr := u.conn.Write([]byte("0\r\n\r\n"))
+			_, werr := u.conn.Write(lastChunk)
 			return nil, werr
 		default:
 			return nil, nil
@@ -112,16 +108,10 @@ func (u *upload) isStopped() bool {
 
 // frame turns the n bytes at chunkRoom into what goes to the origin.
 func (u *upload) frame(buf *[copySize]byte, n int) []byte {
-	end := chunkRoom + n
 	if u.length >= 0 {
-		return buf[chunkRoom:end]
+		return buf[chunkRoom : chunkRoom+n]
 	}
-	var size [chunkRoom]byte
-	line := append(strconv.AppendInt(size[:0], int64(n), 16), "\r\n"...)
-	start := chunkRoom - len(line)
-	copy(buf[start:], line)
-	copy(buf[end:], "\r\n")
-	return buf[start : end+2]
+	return frameChunk(buf, n)
 }
 
 // soonDone reports whether the upload is over, or will be in a moment: most origins answer
