@@ -101,6 +101,15 @@ func (s *Server) appendCookieLine(dst []byte, v *verdict, https bool) ([]byte, b
 	return append(dst, "\r\n"...), true
 }
 
+// appendAnswer appends a whole answer that needs no cookie, as it goes over the wire.
+func (s *Server) appendAnswer(dst []byte, a *answer) []byte {
+	dst = s.appendAnswerHead(dst, a, false)
+	if a.closes {
+		dst = append(dst, "Connection: close\r\n"...)
+	}
+	return append(append(dst, "\r\n"...), a.body...)
+}
+
 // A problem is an RFC 9457 answer: what a script gets where a browser would get a page.
 type problem struct {
 	Type       string `json:"type"`
@@ -199,13 +208,13 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
 
 // sendOriginError answers for an origin that did not.
 func (s *Server) sendOriginError(ctx *fasthttp.RequestCtx, h *head, status int, v *verdict, closes bool) {
-	s.send(ctx, s.originErrorAnswer(h, status, v, closes))
+	s.send(ctx, s.originErrorAnswer(h.navigation(), status, v, closes))
 }
 
 // originErrorAnswer is what a visitor is told when the origin did not answer. The reason stays in the metrics.
-func (s *Server) originErrorAnswer(h *head, status int, v *verdict, closes bool) answer {
+func (s *Server) originErrorAnswer(page bool, status int, v *verdict, closes bool) answer {
 	a := answer{status: status, closes: closes, tell: v}
-	if h.navigation() {
+	if page {
 		a.kind, a.body, a.policy = typeHTML, s.pages.unavailable, s.pages.noticePolicy
 		if status == 504 {
 			a.body = s.pages.slow

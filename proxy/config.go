@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"strings"
 	"time"
 
@@ -86,6 +87,9 @@ type Config struct {
 	PollMax time.Duration // 30 s; not below PollMin
 
 	DecisionTimeout time.Duration // 3 s; how long a request waits for a commit
+
+	// Loops is how many threads serve the connections of visitors inside (Linux, plain origin): one for each core; negative: none.
+	Loops int
 }
 
 // Validate reports the first field that cannot be used and what would be right.
@@ -142,6 +146,10 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("config: %s: %d is negative", name, n)
 		}
 	}
+	if c.Loops == 0 {
+		c.Loops = runtime.NumCPU()
+	}
+	c.Loops = max(c.Loops, 0)
 	return c, c.checkRoom()
 }
 

@@ -283,12 +283,31 @@ func (cs *clientConns) add(c *clientConn, counted bool) bool {
 	return true
 }
 
+// remove forgets a connection that is closed.
 func (cs *clientConns) remove(c *clientConn) {
+	cs.disown(c)
+	cs.release(c.peer)
+}
+
+// disown says that a loop has the connection from now on, and own that it is back. It counts for its address all the while,
+// until release.
+func (cs *clientConns) disown(c *clientConn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	delete(cs.all, c)
-	if cs.of[c.peer]--; cs.of[c.peer] <= 0 {
-		delete(cs.of, c.peer)
+}
+
+func (cs *clientConns) own(c *clientConn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.all[c] = struct{}{}
+}
+
+func (cs *clientConns) release(peer netip.Addr) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.of[peer]--; cs.of[peer] <= 0 {
+		delete(cs.of, peer)
 	}
 }
 

@@ -48,6 +48,7 @@ func serve(t testing.TB, room *fakeRoom, origin string, change func(*Config)) *s
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.loopFirst = *loopFirst
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -70,6 +71,9 @@ func serve(t testing.TB, room *fakeRoom, origin string, change func(*Config)) *s
 	})
 	return st
 }
+
+// withoutLoops is for tests that look at what the goroutines share.
+func withoutLoops(c *Config) { c.Loops = -1 }
 
 func textLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -5,6 +5,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/openwaitingroom/owr/queue"
 )
 
 // The lane is the short way for what a proxy does all day: a GET without a body, by a visitor that this replica knows to
@@ -31,40 +33,51 @@ func (b *laneBuffer) release() {
 	}
 }
 
-// A laneEnd says what becomes of a connection after a request.
+// A laneEnd says what becomes of a connection.
 type laneEnd uint8
 
 const (
 	laneNext   laneEnd = iota // the next request, please
-	laneClosed                // the connection is over
+	laneClosed                // it is over
 	laneOther                 // the request was not begun: it is for fasthttp, and so is all that follows
+	laneMoved                 // a loop has it
 )
 
-// lane serves the requests of a connection for as long as it can, and reports whether the connection is over. If it is
-// not, the next reads of c return what has been read and not served.
-func (s *Server) lane(c *clientConn) (over bool) {
+// lane serves the requests of a connection for as long as it can. After laneOther the next reads of c return what has
+// been read and not served.
+func (s *Server) lane(c *clientConn) laneEnd {
 	if s.limits.visitors != nil {
-		return false // a request counts once, and it is not known yet who asks
+		return laneOther // a request counts once, and it is not known yet who asks
 	}
 	b := laneBuffers.Get().(*laneBuffer)
 	defer b.release()
 	for wait := s.cfg.HeaderTimeout; ; wait = s.cfg.IdleTimeout {
 		if !s.laneRead(c, b, wait) {
-			return true
+			return laneClosed
 		}
-		switch s.laneServe(c, b) {
-		case laneOther:
+		end := s.laneServe(c, b)
+		if end == laneOther {
 			c.unread = append(c.unread, b.in...)
-			return false
-		case laneClosed:
-			return true
 		}
-		c.state.CompareAndSwap(connActive, connIdle)
-		if s.draining.Load() {
-			c.closeIfIdle()
-			return true
+		if end = s.laneOnward(c, end); end != laneNext {
+			return end
 		}
 	}
+}
+
+// laneOnward is what becomes of a connection after an answer.
+func (s *Server) laneOnward(c *clientConn, end laneEnd) laneEnd {
+	if end != laneNext {
+		return end
+	}
+	c.state.CompareAndSwap(connActive, connIdle)
+	switch {
+	case s.draining.Load():
+		return laneClosed
+	case s.migrate(c):
+		return laneMoved
+	}
+	return laneNext
 }
 
 // laneRead waits for a request, and reports whether something has come.
@@ -113,33 +126,50 @@ func (s *Server) laneServe(c *clientConn, b *laneBuffer) (end laneEnd) {
 	if !laneParse(b.in, &b.head) {
 		return laneOther
 	}
-	who := s.identify(b.head.fields)
-	if !who.form {
-		return laneOther // its answer gains a cookie
-	}
-	v, ok := s.pass(&who)
+	token, ok := s.lanePass(&b.head)
 	if !ok {
 		return laneOther
 	}
-	s.metrics.decisions[letIn].Inc()
 	s.metrics.inFlight.Inc()
 	defer s.metrics.inFlight.Dec()
-	return s.laneForward(c, b, &v)
+	return s.laneForward(c, b, token)
+}
+
+// lanePass decides a request, and reports false when that is not for the lane.
+func (s *Server) lanePass(h *head) (queue.Token, bool) {
+	who := s.identify(h.fields)
+	if !who.form {
+		return who.token, false // its answer gains a cookie
+	}
+	v, ok := s.pass(&who)
+	if ok {
+		s.metrics.decisions[letIn].Inc()
+	}
+	return v.token, ok
 }
 
 // laneForward passes the request on and its response back.
-func (s *Server) laneForward(c *clientConn, b *laneBuffer, v *verdict) laneEnd {
-	h, from, p := &b.head, s.senderOf(c.peer, b.head.fields), newPresence(s.room, v.token)
+func (s *Server) laneForward(c *clientConn, b *laneBuffer, token queue.Token) laneEnd {
+	h, from, p := &b.head, s.senderOf(c.peer, b.head.fields), newPresence(s.room, token)
 	b.out = s.appendOriginHead(b.out[:0], h, &from)
 	r := responses.Get().(*response)
 	defer responses.Put(r)
 	conn, _, size, err := s.roundTrip(nil, h, b.out, r, p)
 	if err != nil {
-		fault := asOriginError(err, faultClosed)
-		s.metrics.originErrors[fault.fault].Inc()
-		p.end()
-		return s.laneAnswer(c, b, s.originErrorAnswer(h, fault.status(), v, false))
+		return s.laneFailed(c, b, h.navigation(), p, err)
 	}
+	return s.laneRespond(c, b, conn, r, size, p)
+}
+
+func (s *Server) laneFailed(c *clientConn, b *laneBuffer, page bool, p presence, err error) laneEnd {
+	fault := asOriginError(err, faultClosed)
+	s.metrics.originErrors[fault.fault].Inc()
+	p.end()
+	return s.laneAnswer(c, b, s.originErrorAnswer(page, fault.status(), nil, false))
+}
+
+// laneRespond passes a response on, whose head of that size has been read.
+func (s *Server) laneRespond(c *clientConn, b *laneBuffer, conn *originConn, r *response, size int, p presence) laneEnd {
 	last := s.draining.Load()
 	b.out = s.appendLaneHead(b.out[:0], r, last)
 	length := r.length
@@ -147,6 +177,7 @@ func (s *Server) laneForward(c *clientConn, b *laneBuffer, v *verdict) laneEnd {
 	body := s.newOriginBody(relayed{conn, r, size, nil, p})
 	defer body.finish()
 
+	var err error
 	switch ready := int64(conn.reader.Buffered()); {
 	case length >= 0 && length <= smallBody && ready >= length:
 		// All of it is here: one write, and the next request may have the origin's connection before that.
@@ -171,6 +202,60 @@ func (s *Server) laneForward(c *clientConn, b *laneBuffer, v *verdict) laneEnd {
 	return laneNext
 }
 
+// A laneRest is what a loop has left to do of a request.
+type laneRest struct {
+	origin *originConn // nil: the origin has answered all of it
+	page   bool
+	presence
+
+	// With pending the answer has begun: this is next, and then left bytes of the body.
+	pending    []byte
+	left       int64
+	keep, last bool
+}
+
+// laneFinish does the rest of a request, and goes on with its connection.
+func (s *Server) laneFinish(c *clientConn, rest *laneRest) {
+	s.metrics.inFlight.Inc()
+	end := s.laneRest(c, rest)
+	s.metrics.inFlight.Dec()
+	switch s.laneOnward(c, end) {
+	case laneNext:
+		s.serveClient(c)
+	case laneClosed:
+		_ = c.Close()
+	}
+}
+
+func (s *Server) laneRest(c *clientConn, rest *laneRest) laneEnd {
+	if len(rest.pending) == 0 {
+		b, r := laneBuffers.Get().(*laneBuffer), responses.Get().(*response)
+		defer b.release()
+		defer responses.Put(r)
+		size, err := r.read(rest.origin.reader, methodGet, false)
+		if err != nil {
+			s.origin.discard(rest.origin)
+			return s.laneFailed(c, b, rest.page, rest.presence, err)
+		}
+		return s.laneRespond(c, b, rest.origin, r, size, rest.presence)
+	}
+	var body *originBody
+	if rest.origin != nil {
+		body = s.newOriginBody(relayed{rest.origin, &response{length: rest.left, keep: rest.keep}, 0, nil, rest.presence})
+		defer body.finish()
+	}
+	_, err := c.Write(rest.pending)
+	if err == nil && body != nil {
+		_, err = c.ReadFrom(struct{ io.Reader }{body})
+	}
+	if err != nil || rest.last {
+		return laneClosed
+	}
+	return laneNext
+}
+
+var methodGet = []byte("GET")
+
 // appendLaneHead appends the head that the client gets.
 func (s *Server) appendLaneHead(dst []byte, r *response, last bool) []byte {
 	dst = appendClientFields(r.appendStatus(dst), r, s.cfg.CookieName, false)
@@ -190,12 +275,8 @@ func (s *Server) appendLaneHead(dst []byte, r *response, last bool) []byte {
 
 // laneAnswer sends an answer of owr's own that needs no cookie.
 func (s *Server) laneAnswer(c *clientConn, b *laneBuffer, a answer) laneEnd {
-	a.tell, a.closes = nil, a.closes || s.draining.Load()
-	b.out = s.appendAnswerHead(b.out[:0], &a, false)
-	if a.closes {
-		b.out = append(b.out, "Connection: close\r\n"...)
-	}
-	b.out = append(append(b.out, "\r\n"...), a.body...)
+	a.closes = a.closes || s.draining.Load()
+	b.out = s.appendAnswer(b.out[:0], &a)
 	if _, err := c.Write(b.out); err != nil || a.closes {
 		return laneClosed
 	}

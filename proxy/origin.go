@@ -107,6 +107,7 @@ type originConn struct {
 	born     time.Time
 	idleFrom time.Time
 	reused   bool
+	unread   []byte // what a loop has read
 
 	reading, writing deadline
 	probe            *probe
@@ -118,6 +119,11 @@ type originConn struct {
 
 // Read fails when the origin has sent nothing for the time-out.
 func (c *originConn) Read(p []byte) (int, error) {
+	if len(c.unread) > 0 {
+		n := copy(p, c.unread)
+		c.unread = c.unread[n:]
+		return n, nil
+	}
 	if !c.patient.Load() {
 		if err := c.reading.move(c.timeout, c.Conn.SetReadDeadline); err != nil {
 			return 0, err
@@ -185,31 +191,51 @@ func (o *origin) popIdle() *originConn {
 
 // dial makes a connection. Names are resolved here, so each dial follows a changed address.
 func (o *origin) dial(ctx context.Context) (*originConn, error) {
+	raw, conn, err := o.connection(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := o.newConn(raw, conn, time.Now())
+	o.metrics.originConns.Inc()
+	return c, nil
+}
+
+// connection makes a connection: TCP, and TLS over it where the origin speaks that.
+func (o *origin) connection(ctx context.Context) (raw, conn net.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.connect)
 	defer cancel()
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", o.address)
-	if err != nil {
-		return nil, o.unreachable(err)
+	if raw, err = (&net.Dialer{}).DialContext(ctx, "tcp", o.address); err != nil {
+		return nil, nil, o.unreachable(err)
 	}
-	conn := raw
+	conn = raw
 	if o.tls != nil {
 		secure := tls.Client(raw, o.tls)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			_ = raw.Close()
-			return nil, o.unreachable(err)
+			return nil, nil, o.unreachable(err)
 		}
 		conn = secure
 	}
 	if o.down.CompareAndSwap(true, false) {
 		o.log.Info("origin is back", "address", o.address)
 	}
-	c := &originConn{Conn: conn, raw: raw, origin: o, timeout: o.timeout, born: time.Now(), probe: newProbe(raw)}
+	return raw, conn, nil
+}
+
+func (o *origin) newConn(raw, conn net.Conn, born time.Time) *originConn {
+	c := &originConn{Conn: conn, raw: raw, origin: o, timeout: o.timeout, born: born, probe: newProbe(raw)}
 	c.attach()
 	o.mu.Lock()
 	o.all[c] = struct{}{}
 	o.mu.Unlock()
-	o.metrics.originConns.Inc()
-	return c, nil
+	return c
+}
+
+// adopt takes in a connection that a loop has used, with what has been read from it and not passed on. It is counted already.
+func (o *origin) adopt(conn net.Conn, born time.Time, unread []byte) *originConn {
+	c := o.newConn(conn, conn, born)
+	c.unread = append(c.unread, unread...)
+	return c
 }
 
 func (o *origin) unreachable(err error) error {

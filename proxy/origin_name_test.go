@@ -96,7 +96,7 @@ func TestOriginMoves(t *testing.T) {
 	n.address.Store(&first)
 	room := newRoom(t, 10)
 	_, cookie := room.active(t)
-	s := serve(t, room, "http://site.example:"+port, nil)
+	s := serve(t, room, "http://site.example:"+port, func(c *Config) { c.Loops = 1 })
 	if r := s.ask("GET", "/", "Cookie: "+cookie); r.text != "old" {
 		t.Fatalf("first: %d %q", r.StatusCode, r.text)
 	}

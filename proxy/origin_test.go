@@ -158,7 +158,7 @@ func TestAtMostOnce(t *testing.T) {
 			}
 		})
 		room := newRoom(t, 10)
-		s := serve(t, room, origin, nil)
+		s := serve(t, room, origin, withoutLoops)
 		_, cookie := room.active(t)
 		s.ask("GET", "/first", "Cookie: "+cookie) // leaves an idle connection
 		r := s.askBody(c.method, "/once", c.body, "Cookie: "+cookie)
@@ -224,7 +224,7 @@ func TestOriginConnectionsAreReusedAndSwept(t *testing.T) {
 		answers("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false)(c)
 	})
 	room := newRoom(t, 10)
-	s := serve(t, room, origin, nil)
+	s := serve(t, room, origin, withoutLoops)
 	_, cookie := room.active(t)
 	for range 5 {
 		s.ask("GET", "/", "Cookie: "+cookie)

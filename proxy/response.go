@@ -67,29 +67,62 @@ func (r *response) read(br *bufio.Reader, method []byte, upgrade bool) (size int
 	return 0, errInterim
 }
 
+// readBytes is read for bytes that have come already. It returns 0 when the head is not whole.
+func (r *response) readBytes(data, method []byte) (size int, err error) {
+	r.status = 0
+	for range maxInterim {
+		n, _, err := findHead(data[size:], 0)
+		switch {
+		case err != nil:
+			return 0, err
+		case n == 0 && len(data)-size >= maxOriginHead:
+			return 0, errHeadSize
+		case n == 0:
+			return 0, nil
+		}
+		if err := r.parse(data[size:size+n], method, false); err != nil {
+			return 0, err
+		}
+		if size += n; r.status >= 200 || r.status == 101 {
+			return size, nil
+		}
+	}
+	return 0, errInterim
+}
+
+// findHead returns the size of the head at the beginning of have, its empty line included, or 0 when it is not whole. It fails
+// as soon as what has come cannot become one. Lines up to checked have been looked at before.
+func findHead(have []byte, checked int) (size, next int, err error) {
+	if n := min(len(have), len("HTTP/1.")); string(have[:n]) != "HTTP/1."[:n] {
+		return 0, 0, errNotHTTP
+	}
+	for {
+		i := bytes.IndexByte(have[checked:], '\n')
+		if i < 0 {
+			return 0, checked, nil
+		}
+		end := checked + i
+		if end == 0 || have[end-1] != '\r' {
+			return 0, 0, errBareLF
+		}
+		checked = end + 1
+		if end >= 3 && have[end-2] == '\n' {
+			return checked, checked, nil
+		}
+	}
+}
+
 // peekHead returns the next head, its empty line included, without taking it. It gives up as
 // soon as what has come cannot become one.
 func peekHead(br *bufio.Reader) ([]byte, error) {
 	checked := 0
 	for {
 		have, _ := br.Peek(br.Buffered())
-		if n := min(len(have), len("HTTP/1.")); string(have[:n]) != "HTTP/1."[:n] {
-			return nil, errNotHTTP
+		size, next, err := findHead(have, checked)
+		if err != nil || size > 0 {
+			return have[:size], err
 		}
-		for {
-			i := bytes.IndexByte(have[checked:], '\n')
-			if i < 0 {
-				break
-			}
-			end := checked + i
-			if end == 0 || have[end-1] != '\r' {
-				return nil, errBareLF
-			}
-			checked = end + 1
-			if end >= 3 && have[end-2] == '\n' {
-				return have[:checked], nil
-			}
-		}
+		checked = next
 		if len(have) == br.Size() {
 			return nil, errHeadSize
 		}

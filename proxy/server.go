@@ -43,7 +43,11 @@ type Server struct {
 
 	conns     clientConns
 	work      sync.WaitGroup // accept loops, connections, tunnels, and the origin's sweeper
-	sweeper   sync.Once
+	loops     []*loop
+	nextLoop  atomic.Uint32
+	loopWork  sync.WaitGroup
+	loopFirst bool      // tests: connections begin in a loop
+	starter   sync.Once // of the origin's sweeper and the loops
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	closed    bool // mu
@@ -120,7 +124,7 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 	s.listeners[l] = struct{}{}
 	s.work.Add(1)
-	s.sweeper.Do(func() { s.work.Go(func() { s.origin.sweep(s.base) }) })
+	s.starter.Do(s.start)
 	s.mu.Unlock()
 	defer s.work.Done()
 	defer func() {
@@ -130,6 +134,14 @@ func (s *Server) Serve(l net.Listener) error {
 		_ = l.Close()
 	}()
 	return s.accept(l)
+}
+
+// start starts what serves all listeners.
+func (s *Server) start() {
+	s.work.Go(func() { s.origin.sweep(s.base) })
+	if err := s.startLoops(); err != nil {
+		s.log.Warn("connections are served by goroutines alone", "err", err)
+	}
 }
 
 func (s *Server) accept(l net.Listener) error {
@@ -171,21 +183,36 @@ func (s *Server) serveConn(conn net.Conn) {
 		return
 	}
 	s.metrics.connections.Inc()
-	s.work.Go(func() {
-		defer func() {
-			if r := recover(); r != nil {
-				s.panicked(r)
-				_ = c.abort()
-			}
-		}()
-		if s.lane(c) {
-			_ = c.Close()
-			return
+	s.work.Go(func() { s.protect(c, s.serveClient) })
+}
+
+// protect keeps a defect in serving one connection from ending the process.
+func (s *Server) protect(c *clientConn, serve func(*clientConn)) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.panicked(r)
+			_ = c.abort()
 		}
-		if err := s.http.ServeConn(c); err != nil {
-			s.log.Debug("connection ended", "err", err)
-		}
-	})
+	}()
+	serve(c)
+}
+
+func (s *Server) serveClient(c *clientConn) {
+	if s.loopFirst && s.migrate(c) {
+		return
+	}
+	switch s.lane(c) {
+	case laneClosed:
+		_ = c.Close()
+	case laneOther:
+		s.serveHTTP(c)
+	}
+}
+
+func (s *Server) serveHTTP(c *clientConn) {
+	if err := s.http.ServeConn(c); err != nil {
+		s.log.Debug("connection ended", "err", err)
+	}
 }
 
 func (s *Server) connGone(c *clientConn) {
@@ -231,6 +258,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range s.conns.list() {
 		c.closeIfIdle()
 	}
+	s.drainLoops()
 	s.origin.wake()
 
 	done := make(chan struct{})
@@ -246,6 +274,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.cutOff(done)
 	}
 	s.cancel()
+	s.stopLoops()
 	s.origin.closeAll()
 	return err
 }
@@ -260,6 +289,7 @@ func (s *Server) cutOff(done <-chan struct{}) {
 		for _, c := range s.conns.list() {
 			_ = c.abort()
 		}
+		s.cutOffLoops()
 		s.origin.closeAll()
 		select {
 		case <-done:

@@ -77,7 +77,7 @@ func TestShutdownFinishesWhatIsUnderWay(t *testing.T) {
 	idle := s.dial().send("%s", request("GET", "/wr_healthcheck", ""))
 	idle.mustAnswer("GET")
 	fresh := s.dial() // accepted, and nothing sent
-	eventually(t, "three connections", func() bool { return len(s.conns.list()) == 3 })
+	eventually(t, "three connections", func() bool { return testutil.ToFloat64(s.metrics.connections) == 3 })
 
 	done := make(chan error, 1)
 	go func() { done <- s.Shutdown(t.Context()) }()
