@@ -24,11 +24,30 @@ const (
 	retryPause = 15 * time.Millisecond
 )
 
-// A submission is commands that belong together, and whoever waits for them.
+// A submission is commands that belong together, and whoever waits for them: at done until ctx ends, or by then until a time.
 type submission struct {
-	ctx      context.Context
 	commands []queue.Command
+	ctx      context.Context
 	done     chan outcome // holds one
+
+	then  func(outcome)
+	until time.Time
+}
+
+// wanted reports whether anybody waits for it yet.
+func (s *submission) wanted() bool {
+	if s.then != nil {
+		return time.Now().Before(s.until)
+	}
+	return s.ctx.Err() == nil
+}
+
+func (s *submission) end(o outcome) {
+	if s.then != nil {
+		s.then(o)
+		return
+	}
+	s.done <- o
 }
 
 type outcome struct {
@@ -66,29 +85,48 @@ func newBatcher(room queue.RoomID, size prometheus.Observer, led func() time.Dur
 // submit waits until the commands have committed, or ctx ends. Commands are idempotent, so a batch whose
 // fate is unknown is sent again until then. Any number of callers.
 func (b *batcher) submit(ctx context.Context, commands ...queue.Command) ([]queue.Decision, error) {
-	if b.led() > leaderless {
-		return nil, ErrNoLeader
-	}
 	s := &submission{ctx: ctx, commands: commands, done: make(chan outcome, 1)}
-	b.mu.Lock()
-	switch {
-	case b.closed:
-		b.mu.Unlock()
-		return nil, ErrClosed
-	case b.waiting+len(commands) > maxPending:
-		b.mu.Unlock()
-		return nil, ErrBusy
+	if err := b.enqueue(s); err != nil {
+		return nil, err
 	}
-	b.pending = append(b.pending, s)
-	b.waiting += len(commands)
-	b.mu.Unlock()
-	b.wake()
 	select {
 	case o := <-s.done:
 		return o.decisions, o.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// submitFunc is submit for who cannot wait. Without an error it calls then once, from a goroutine that must not be held up;
+// after until perhaps not any more. Any number of callers.
+func (b *batcher) submitFunc(until time.Time, c queue.Command, then func(queue.Decision, error)) error {
+	return b.enqueue(&submission{commands: []queue.Command{c}, until: until, then: func(o outcome) {
+		if o.err != nil {
+			then(queue.Decision{}, o.err)
+			return
+		}
+		then(o.decisions[0], nil)
+	}})
+}
+
+func (b *batcher) enqueue(s *submission) error {
+	if b.led() > leaderless {
+		return ErrNoLeader
+	}
+	b.mu.Lock()
+	switch {
+	case b.closed:
+		b.mu.Unlock()
+		return ErrClosed
+	case b.waiting+len(s.commands) > maxPending:
+		b.mu.Unlock()
+		return ErrBusy
+	}
+	b.pending = append(b.pending, s)
+	b.waiting += len(s.commands)
+	b.mu.Unlock()
+	b.wake()
+	return nil
 }
 
 func (b *batcher) wake() {
@@ -102,7 +140,7 @@ func (b *batcher) wake() {
 func (b *batcher) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !slices.ContainsFunc(b.pending, func(s *submission) bool { return s.ctx.Err() == nil })
+	return !slices.ContainsFunc(b.pending, (*submission).wanted)
 }
 
 // run sends batch after batch until ctx ends, then turns away whoever still waits.
@@ -128,7 +166,7 @@ func (b *batcher) run(ctx context.Context) {
 		if err == nil {
 			for _, s := range batch {
 				n := len(s.commands)
-				s.done <- outcome{decisions: decisions[:n:n]}
+				s.end(outcome{decisions: decisions[:n:n]})
 				decisions = decisions[n:]
 			}
 			continue
@@ -150,7 +188,7 @@ func (b *batcher) take() []*submission {
 		}
 		n++
 		b.waiting -= len(s.commands)
-		if s.ctx.Err() == nil {
+		if s.wanted() {
 			batch = append(batch, s)
 			size += len(s.commands)
 		}
@@ -169,7 +207,7 @@ func (b *batcher) take() []*submission {
 func (b *batcher) again(ctx context.Context, batch []*submission) {
 	if b.led() > leaderless {
 		for _, s := range batch {
-			s.done <- outcome{err: ErrNoLeader}
+			s.end(outcome{err: ErrNoLeader})
 		}
 		return
 	}
@@ -191,7 +229,7 @@ func (b *batcher) shut() {
 	defer b.mu.Unlock()
 	b.closed = true
 	for _, s := range b.pending {
-		s.done <- outcome{err: ErrClosed}
+		s.end(outcome{err: ErrClosed})
 	}
 	b.pending, b.waiting = nil, 0
 }

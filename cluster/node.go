@@ -189,6 +189,12 @@ func (n *Node) Submit(ctx context.Context, c queue.Command) (queue.Decision, err
 	return decisions[0], nil
 }
 
+// SubmitFunc is Submit for who cannot wait: without an error it calls then once, from a goroutine of the node's that must not be
+// held up. After until it may not call it any more.
+func (n *Node) SubmitFunc(until time.Time, c queue.Command, then func(queue.Decision, error)) error {
+	return n.batcher.submitFunc(until, c, then)
+}
+
 // HasRoom reports whether by this replica a newcomer would get a slot: a hint.
 func (n *Node) HasRoom() bool { return n.fresh.Load() && n.fsm.table.Load().HasRoom() }
 

@@ -101,9 +101,9 @@ func (s *Server) appendCookieLine(dst []byte, v *verdict, https bool) ([]byte, b
 	return append(dst, "\r\n"...), true
 }
 
-// appendAnswer appends a whole answer that needs no cookie, as it goes over the wire.
-func (s *Server) appendAnswer(dst []byte, a *answer) []byte {
-	dst = s.appendAnswerHead(dst, a, false)
+// appendAnswer appends a whole answer as it goes over the wire.
+func (s *Server) appendAnswer(dst []byte, a *answer, https bool) []byte {
+	dst = s.appendAnswerHead(dst, a, https)
 	if a.closes {
 		dst = append(dst, "Connection: close\r\n"...)
 	}

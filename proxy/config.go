@@ -28,6 +28,9 @@ type Room interface {
 	// Submit waits for a commit. An error means that the change could not be made now; it may
 	// still happen later.
 	Submit(context.Context, queue.Command) (queue.Decision, error)
+	// SubmitFunc is Submit for who cannot wait. Without an error it calls then once, from a goroutine that then must not hold up;
+	// after until it may not call it any more.
+	SubmitFunc(until time.Time, c queue.Command, then func(queue.Decision, error)) error
 	// HasRoom reports whether, by this replica, a slot is free and no present visitor waits.
 	HasRoom() bool
 	// Counts are the sizes of this replica.

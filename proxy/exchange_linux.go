@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"github.com/openwaitingroom/owr/queue"
 )
 
 // What a loop does with one request, from the client's bytes to the origin and back. Each step is done when an event says
@@ -53,14 +55,14 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 	if !laneParse(in, h) {
 		return false
 	}
+	if string(h.path) == pathCheck {
+		return l.poll(c)
+	}
 	token, ok := s.lanePass(h)
 	if !ok {
 		return false
 	}
-	s.metrics.inFlight.Inc()
-	l.idle.remove(c)
-	l.busy.add(c)
-	c.underWay, c.begun, c.again, c.left, c.last = true, false, false, 0, false
+	l.start(c)
 	c.page = h.navigation()
 	c.presence = newPresence(s.room, token)
 	from := s.senderOf(c.peer, h.fields)
@@ -69,11 +71,22 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 	return true
 }
 
+// start makes a client one with a request under way.
+func (l *loop) start(c *loopClient) {
+	l.s.metrics.inFlight.Inc()
+	l.idle.remove(c)
+	l.busy.add(c)
+	c.underWay, c.begun, c.again, c.left, c.last = true, false, false, 0, false
+}
+
 // over ends a request. The client is idle again.
 func (l *loop) over(c *loopClient) {
-	c.presence.end()
+	if c.presence.room != nil {
+		c.presence.end()
+		c.presence = presence{}
+	}
 	l.keepBuffer(c)
-	c.underWay, c.origin = false, nil
+	c.underWay, c.origin, c.decision = false, nil, nil
 	c.deadline = l.now.Add(l.s.cfg.IdleTimeout)
 	l.busy.remove(c)
 	l.idle.add(c)
@@ -106,6 +119,92 @@ func (l *loop) keepBuffer(c *loopClient) {
 		l.spare = append(l.spare, c.request)
 	}
 	c.request = nil
+}
+
+// --- polls ---------------------------------------------------------------------------------
+
+// A pending is a poll whose answer has to be agreed on.
+type pending struct {
+	who    caller
+	kind   queue.Kind // of the command that has been submitted
+	tries  int
+	target []byte
+	https  bool
+}
+
+// poll answers a poll of a visitor that has a cookie of ours, at once or when the cluster has decided.
+func (l *loop) poll(c *loopClient) bool {
+	s, h := l.s, &l.head
+	who := s.identify(h.fields)
+	if who.value == nil || s.behind(&who) {
+		return false // a first visit, or one that has to wait for this replica
+	}
+	v, ok := s.pass(&who)
+	kind := settled
+	if !ok {
+		v, kind = s.stand(&who)
+	}
+	if kind == queue.KindEnter {
+		return false
+	}
+	from := s.senderOf(c.peer, h.fields)
+	l.start(c)
+	if kind == settled {
+		s.metrics.decisions[v.outcome].Inc()
+		l.reply(c, s.pollAnswer(h.target, &v), from.https)
+		return true
+	}
+	who.value = nil // it is the request's, and the proof has been checked
+	c.decision = &pending{who: who, kind: kind, target: append([]byte(nil), h.target...), https: from.https}
+	c.deadline = l.now.Add(s.cfg.DecisionTimeout)
+	l.submit(c, c.decision)
+	return true
+}
+
+// submit asks the cluster, which answers by a post.
+func (l *loop) submit(c *loopClient, p *pending) {
+	p.tries++
+	err := l.s.room.SubmitFunc(c.deadline, queue.Command{Kind: p.kind, Token: p.who.token}, func(d queue.Decision, err error) {
+		l.post(func() { l.decided(c, p, d, err) })
+	})
+	if err != nil {
+		l.told(c, l.s.undecided(&p.who))
+	}
+}
+
+// decided takes in what the cluster says.
+func (l *loop) decided(c *loopClient, p *pending, d queue.Decision, err error) {
+	if c.decision != p {
+		return // too late: the client has gone, or has been told that it cannot be said
+	}
+	if err != nil {
+		l.told(c, l.s.undecided(&p.who))
+		return
+	}
+	v, kind := follow(&p.who, p.kind, d)
+	switch {
+	case kind == settled:
+		l.told(c, v)
+	case kind == queue.KindEnter || p.tries == maxCommands:
+		l.told(c, l.s.undecided(&p.who)) // it has left between two commands; its next poll begins anew
+	default:
+		p.kind = kind
+		l.submit(c, p)
+	}
+}
+
+func (l *loop) told(c *loopClient, v verdict) {
+	p := c.decision
+	l.s.metrics.decisions[v.outcome].Inc()
+	l.reply(c, l.s.pollAnswer(p.target, &v), p.https)
+}
+
+// reply sends an answer of owr's own.
+func (l *loop) reply(c *loopClient, a answer, https bool) {
+	a.closes = a.closes || l.s.draining.Load()
+	c.last = a.closes
+	l.out = l.s.appendAnswer(l.out[:0], &a, https)
+	l.deliver(c, true)
 }
 
 // --- the origin ----------------------------------------------------------------------------
@@ -221,10 +320,7 @@ func (l *loop) fail(c *loopClient, fault *originError) {
 		l.endClient(c)
 		return
 	}
-	a := s.originErrorAnswer(c.page, fault.status(), nil, s.draining.Load())
-	c.last = a.closes
-	l.out = s.appendAnswer(l.out[:0], &a)
-	l.deliver(c, true)
+	l.reply(c, s.originErrorAnswer(c.page, fault.status(), nil, false), false)
 }
 
 // originEvent takes in that an origin has sent something, or has gone.

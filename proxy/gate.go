@@ -122,10 +122,7 @@ func (s *Server) settle(c caller, from *sender) verdict {
 	if c.value == nil {
 		return s.firstVisit(from)
 	}
-	if c.form && !c.good {
-		c.index, c.good = CheckCookie(c.value, s.room.Keys())
-	}
-	if c.good && c.index > s.room.Applied() {
+	if s.behind(&c) {
 		// The visitor has been told something this replica has not seen yet. Answering from it
 		// could take a slot or a place back (I6).
 		if !s.waitApplied(c.index) {
@@ -133,36 +130,56 @@ func (s *Server) settle(c caller, from *sender) verdict {
 		}
 		c.view = s.room.Lookup(c.token)
 	}
+	v, kind := s.stand(&c)
+	switch kind {
+	case settled:
+		return v
+	case queue.KindEnter:
+		return s.firstVisit(from)
+	}
+	return s.submit(c, from, kind)
+}
+
+// behind reports whether the visitor has been told something that this replica has not seen. It checks the proof.
+func (s *Server) behind(c *caller) bool {
+	if c.form && !c.good {
+		c.index, c.good = CheckCookie(c.value, s.room.Keys())
+	}
+	return c.good && c.index > s.room.Applied()
+}
+
+// settled is the kind of no command.
+const settled queue.Kind = 0
+
+// stand decides for a visitor with a cookie as far as this replica can. When it cannot, it says what to submit instead:
+// KindEnter for a first visit.
+func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	switch c.view.State {
 	case queue.Active:
 		s.room.Touch(c.token)
 		if s.room.Now() < c.view.Deadline {
-			return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good}
+			return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good}, settled
 		}
-		return s.submit(c, from, queue.KindArrive) // the majority may have given the slot away (I5)
+		return verdict{}, queue.KindArrive // the majority may have given the slot away (I5)
 	case queue.Released:
-		return s.submit(c, from, queue.KindClaim)
+		return verdict{}, queue.KindClaim
 	case queue.Absent:
 		// Back in line: from here on nobody later may be let in before it (I2, I3), so this is a change to
 		// commit and not a touch. When it cannot be, the visitor still hears the place it has.
 		s.room.Touch(c.token)
-		if v := s.submit(c, from, queue.KindArrive); v.outcome != failed {
-			return v
-		}
-		return s.inLine(c)
+		return verdict{}, queue.KindArrive
 	case queue.Queued:
 		s.room.Touch(c.token)
-		return s.inLine(c)
-	default:
-		if !c.good {
-			return s.firstVisit(from) // it left the table between two looks at it
-		}
-		return s.submit(c, from, queue.KindArrive)
+		return s.inLine(c), settled
 	}
+	if !c.good {
+		return verdict{}, queue.KindEnter // it left the table between two looks at it
+	}
+	return verdict{}, queue.KindArrive
 }
 
 // inLine is the place that this replica has for the visitor.
-func (s *Server) inLine(c caller) verdict {
+func (s *Server) inLine(c *caller) verdict {
 	return verdict{outcome: waits, token: c.token, position: c.view.Position, index: s.room.Applied(), tell: !c.good}
 }
 
@@ -172,35 +189,56 @@ func (s *Server) waitApplied(index uint64) bool {
 	return s.room.WaitApplied(ctx, index) == nil
 }
 
-// submit asks the cluster and turns its decision into a verdict. A decision may call for one
-// more command: a visitor that arrives may find itself released, one that claims may be gone.
+// submit asks the cluster and turns its decision into a verdict.
 func (s *Server) submit(c caller, from *sender, kind queue.Kind) verdict {
 	ctx, cancel := context.WithTimeout(s.base, s.cfg.DecisionTimeout)
 	defer cancel()
-	for range 3 {
+	for range maxCommands {
 		d, err := s.room.Submit(ctx, queue.Command{Kind: kind, Token: c.token})
 		if err != nil {
 			break
 		}
-		v := verdict{token: c.token, position: d.Position, index: d.Index, tell: !c.good || d.State != c.view.State}
-		switch {
-		case d.State == queue.Active:
-			v.outcome = letIn
+		v := verdict{}
+		switch v, kind = follow(&c, kind, d); kind {
+		case settled:
 			return v
-		case d.State.Waits():
-			v.outcome = waits
-			return v
-		case d.State == queue.Released:
-			kind = queue.KindClaim
-		case d.Refusal == queue.QueueFull:
-			return verdict{outcome: full, token: c.token}
-		case kind == queue.KindClaim && c.good:
-			kind = queue.KindArrive
-		default:
+		case queue.KindEnter:
 			return s.firstVisit(from)
 		}
 	}
+	return s.undecided(&c)
+}
+
+// undecided is the verdict when the cluster could not say: who has a place is told the one that it had.
+func (s *Server) undecided(c *caller) verdict {
+	if c.view.State == queue.Absent {
+		return s.inLine(c)
+	}
 	return verdict{outcome: failed, token: c.token}
+}
+
+// maxCommands is how many commands one request may take: a visitor that arrives may find itself released, and one that claims
+// may be gone.
+const maxCommands = 3
+
+// follow turns the decision on a command into a verdict, or into the command that has to follow: KindEnter for a first visit.
+func follow(c *caller, kind queue.Kind, d queue.Decision) (verdict, queue.Kind) {
+	v := verdict{token: c.token, position: d.Position, index: d.Index, tell: !c.good || d.State != c.view.State}
+	switch {
+	case d.State == queue.Active:
+		v.outcome = letIn
+		return v, settled
+	case d.State.Waits():
+		v.outcome = waits
+		return v, settled
+	case d.State == queue.Released:
+		return verdict{}, queue.KindClaim
+	case d.Refusal == queue.QueueFull:
+		return verdict{outcome: full, token: c.token}, settled
+	case kind == queue.KindClaim && c.good:
+		return verdict{}, queue.KindArrive
+	}
+	return verdict{}, queue.KindEnter
 }
 
 // firstVisit decides for a visitor without a name. Only a free slot asks the cluster;

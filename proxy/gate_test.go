@@ -335,7 +335,10 @@ func (c gateCase) checkPoll(t *testing.T, r reply) {
 		}
 		return
 	}
-	var p poll
+	var p struct {
+		Status   string `json:"status"`
+		Position int    `json:"position"`
+	}
 	if err := json.Unmarshal([]byte(r.text), &p); err != nil {
 		t.Fatalf("poll: %v in %q", err, r.text)
 	}

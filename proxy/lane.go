@@ -9,11 +9,11 @@ import (
 	"github.com/openwaitingroom/owr/queue"
 )
 
-// The lane is the short way for what a proxy does all day: a GET without a body, by a visitor that this replica knows to
-// be inside. It reads each head once and writes each head once; the way through fasthttp reads the request's head twice
+// The lane is the short way for what a waiting room does all day: a GET without a body by a visitor that this replica knows to
+// be inside, and the poll of one that waits. It reads each head once and writes each head once; the way through fasthttp reads the request's head twice
 // and builds the response's, to have it parsed and built again. What the lane cannot do, it does not begin: then the
-// connection goes on to fasthttp with every byte that has been read, and stays there. So each refusal, each redirect and
-// each page is made in one place, and the lane makes none of them.
+// connection goes on to fasthttp with every byte that has been read, and stays there. So each refusal and each page is made
+// in one place, and the lane makes none of them.
 
 // laneHead is the largest head that the lane takes.
 const laneHead = 8 << 10
@@ -107,7 +107,7 @@ func laneParse(in []byte, h *head) bool {
 		return false
 	}
 	return h.read(line[:3], target, proto, block) == nil && !h.sized && !h.hasBody() && !h.expects && len(h.upgrade) == 0 &&
-		!h.names(closeName) && plainHost(h.host) && !ownPath(h.path)
+		!h.names(closeName) && plainHost(h.host) && (!ownPath(h.path) || string(h.path) == pathCheck)
 }
 
 // plainHost reports whether a host that head.read has taken is a name or an IPv4 address, perhaps with a port.
@@ -120,18 +120,24 @@ func (s *Server) laneServe(c *clientConn, b *laneBuffer) (end laneEnd) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.panicked(r)
-			end = s.laneAnswer(c, b, answer{status: 500, kind: typeText, body: []byte("Internal Server Error\n"), closes: true})
+			end = s.laneAnswer(c, b, answer{status: 500, kind: typeText, body: []byte("Internal Server Error\n"), closes: true}, false)
 		}
 	}()
 	if !laneParse(b.in, &b.head) {
 		return laneOther
 	}
+	s.metrics.inFlight.Inc()
+	defer s.metrics.inFlight.Dec()
+	if string(b.head.path) == pathCheck {
+		from := s.senderOf(c.peer, b.head.fields)
+		v := s.decide(&b.head, &from)
+		s.metrics.decisions[v.outcome].Inc()
+		return s.laneAnswer(c, b, s.pollAnswer(b.head.target, &v), from.https)
+	}
 	token, ok := s.lanePass(&b.head)
 	if !ok {
 		return laneOther
 	}
-	s.metrics.inFlight.Inc()
-	defer s.metrics.inFlight.Dec()
 	return s.laneForward(c, b, token)
 }
 
@@ -165,7 +171,7 @@ func (s *Server) laneFailed(c *clientConn, b *laneBuffer, page bool, p presence,
 	fault := asOriginError(err, faultClosed)
 	s.metrics.originErrors[fault.fault].Inc()
 	p.end()
-	return s.laneAnswer(c, b, s.originErrorAnswer(page, fault.status(), nil, false))
+	return s.laneAnswer(c, b, s.originErrorAnswer(page, fault.status(), nil, false), false)
 }
 
 // laneRespond passes a response on, whose head of that size has been read.
@@ -273,10 +279,10 @@ func (s *Server) appendLaneHead(dst []byte, r *response, last bool) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// laneAnswer sends an answer of owr's own that needs no cookie.
-func (s *Server) laneAnswer(c *clientConn, b *laneBuffer, a answer) laneEnd {
+// laneAnswer sends an answer of owr's own.
+func (s *Server) laneAnswer(c *clientConn, b *laneBuffer, a answer, https bool) laneEnd {
 	a.closes = a.closes || s.draining.Load()
-	b.out = s.appendAnswer(b.out[:0], &a)
+	b.out = s.appendAnswer(b.out[:0], &a, https)
 	if _, err := c.Write(b.out); err != nil || a.closes {
 		return laneClosed
 	}

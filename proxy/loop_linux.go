@@ -65,6 +65,7 @@ type loopClient struct {
 	deadline time.Time
 
 	underWay bool // a request is; what follows belongs to it
+	decision *pending
 	page     bool // the client would take a page for an answer
 	again    bool // this is the second try
 	request  []byte
@@ -244,7 +245,7 @@ func (l *loop) guarded(c *loopClient, o *loopOrigin, events uint32) {
 		l.s.panicked(r)
 		if c != nil && c.fd >= 0 {
 			if !c.begun {
-				_, _ = sendTo(c.fd, l.s.appendAnswer(nil, &answer{status: 500, kind: typeText, body: []byte("Internal Server Error\n"), closes: true}))
+				_, _ = sendTo(c.fd, l.s.appendAnswer(nil, &answer{status: 500, kind: typeText, body: []byte("Internal Server Error\n"), closes: true}, false))
 			}
 			l.endClient(c)
 		}
@@ -260,7 +261,11 @@ func (l *loop) guarded(c *loopClient, o *loopOrigin, events uint32) {
 func (l *loop) sweep() {
 	l.swept = l.now
 	for i := len(l.busy) - 1; i >= 0; i-- {
-		if c := l.busy[i]; c.origin != nil && l.now.After(c.deadline) {
+		switch c := l.busy[i]; {
+		case !l.now.After(c.deadline):
+		case c.decision != nil:
+			l.told(c, l.s.undecided(&c.decision.who))
+		case c.origin != nil:
 			l.originFailed(c, &originError{faultTimeout, os.ErrDeadlineExceeded})
 		}
 	}

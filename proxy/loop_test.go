@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/openwaitingroom/owr/queue"
 )
 
 // looped is a client's connection that a loop has, by a visitor inside.
@@ -363,6 +365,90 @@ func TestLoopDecidesEachRequest(t *testing.T) {
 	if r := w.get("/").mustAnswer("GET"); r.StatusCode != 302 {
 		t.Errorf("got %d", r.StatusCode)
 	}
+}
+
+// A poll is answered in a loop: at once where this replica can say, and without holding up anybody where the cluster has to.
+func TestLoopAnswersPolls(t *testing.T) {
+	room := newRoom(t, 1)
+	s := serve(t, room, newSite(t, nil).URL, func(c *Config) { c.Loops, c.DecisionTimeout = 1, 500*time.Millisecond })
+	inside, _ := room.active(t)
+	_, cookie := room.queued(t)
+	w := &looped{s.dial(), s, cookie}
+	poll := func() reply { return w.get("/wr_check?r=%2Fshop").mustAnswer("GET") }
+	poll()
+	w.mustBeInLoop()
+	if r := poll(); r.StatusCode != 200 || !strings.Contains(r.text, `"position":1`) || r.Header.Get("Retry-After") == "" {
+		t.Errorf("waiting: %d %q", r.StatusCode, r.text)
+	}
+	room.do(func(r *fakeRoom) {
+		v := r.views[tokenOf(cookie)]
+		v.State = queue.Absent
+		r.views[tokenOf(cookie)] = v
+		r.submitErr = errNoQuorum
+	})
+	if r := poll(); r.StatusCode != 200 || !strings.Contains(r.text, `"position":1`) {
+		t.Errorf("absent, and the cluster cannot say: %d %q", r.StatusCode, r.text)
+	}
+	room.do(func(r *fakeRoom) {
+		delete(r.views, inside)
+		r.line = nil
+		r.views[tokenOf(cookie)] = queue.View{State: queue.Released, Ticket: 1}
+	})
+	if r := poll(); r.StatusCode != 503 || !strings.Contains(r.text, "error") {
+		t.Errorf("released, and the cluster cannot say: %d %q", r.StatusCode, r.text)
+	}
+	room.do(func(r *fakeRoom) { r.submitErr = nil })
+	if r := poll(); r.StatusCode != 302 || r.Header.Get("Location") != "/shop" || r.ours() == "" {
+		t.Errorf("released: %d %q", r.StatusCode, r.Header.Get("Location"))
+	}
+	if r := poll(); r.StatusCode != 302 || r.Header.Get("Location") != "/shop" {
+		t.Errorf("inside: %d", r.StatusCode)
+	}
+	if r := w.get("/").mustAnswer("GET"); r.StatusCode != 200 {
+		t.Errorf("and then: %d", r.StatusCode)
+	}
+	w.mustBeInLoop()
+}
+
+// A client that hangs up while the cluster decides is forgotten.
+func TestLoopForgetsWhoDoesNotWait(t *testing.T) {
+	room := &slowRoom{fakeRoom: newRoom(t, 1), then: make(chan func(), 1)}
+	s := serve(t, room.fakeRoom, newSite(t, nil).URL, func(c *Config) { c.Room, c.Loops, c.DecisionTimeout = room, 1, 300*time.Millisecond })
+	_, cookie := room.queued(t)
+	w := &looped{s.dial(), s, cookie}
+	w.get("/wr_check").mustAnswer("GET")
+	w.mustBeInLoop()
+	room.set(tokenOf(cookie), queue.View{State: queue.Released, Ticket: 1})
+	if r := w.get("/wr_check").mustAnswer("GET"); r.StatusCode != 503 {
+		t.Errorf("no decision in time: %d", r.StatusCode)
+	}
+	(<-room.then)() // it comes too late
+	w.get("/wr_check")
+	late := <-room.then
+	_ = w.Conn.(*net.TCPConn).SetLinger(0)
+	_ = w.Close()
+	eventually(t, "the client is forgotten", func() bool { return testutil.ToFloat64(s.metrics.connections) == 0 })
+	late()
+	if got := testutil.ToFloat64(s.metrics.inFlight); got != 0 {
+		t.Errorf("%v requests in flight", got)
+	}
+}
+
+// slowRoom hands its decisions to the test.
+type slowRoom struct {
+	*fakeRoom
+	then chan func()
+}
+
+func (r *slowRoom) SubmitFunc(_ time.Time, c queue.Command, then func(queue.Decision, error)) error {
+	r.then <- func() { then(queue.Decision{State: queue.Active, Index: 101}, nil) }
+	return nil
+}
+
+// tokenOf is the token in a cookie pair.
+func tokenOf(cookie string) queue.Token {
+	token, _, _ := ParseCookie([]byte(strings.TrimPrefix(cookie, "wr_token=")))
+	return token
 }
 
 func FuzzWholeChunks(f *testing.F) {

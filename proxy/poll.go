@@ -1,42 +1,40 @@
 package proxy
 
 import (
-	"encoding/json"
+	"strconv"
 
 	"github.com/valyala/fasthttp"
 )
 
-// A poll is the JSON that GET /wr_check answers while a visitor cannot go in.
-type poll struct {
-	Status     string `json:"status"`             // waiting, full, error, or limited
-	Position   int    `json:"position,omitempty"` // 1 or more
-	RetryAfter int    `json:"retry_after"`        // seconds
-}
-
 // check answers GET /wr_check: in with the visitor, or where it stands.
 func (s *Server) check(ctx *fasthttp.RequestCtx, h *head) {
 	v := s.decideCounted(h, exchangeOf(ctx))
-	a := answer{status: 200, kind: typeJSON, tell: &v}
-	p := poll{Position: v.position}
+	s.send(ctx, s.pollAnswer(h.target, &v))
+}
+
+// pollAnswer is the answer to a poll of that target. Its JSON has status (waiting, full, error or limited), position (1 or more,
+// where it is known) and retry_after (seconds).
+func (s *Server) pollAnswer(target []byte, v *verdict) answer {
+	a := answer{status: 200, kind: typeJSON, tell: v}
+	status, position := "waiting", v.position
 	switch v.outcome {
 	case letIn:
-		s.send(ctx, answer{status: 302, location: wayBack(h.target, s.cfg.MainURL), tell: &v})
-		return
+		return answer{status: 302, location: wayBack(target, s.cfg.MainURL), tell: v}
 	case full:
-		a.status, p.Status, p.RetryAfter = 503, "full", retryFull
+		a.status, status, a.retryAfter = 503, "full", retryFull
 	case failed:
-		a.status, p.Status, p.RetryAfter, p.Position = 503, "error", retryFailed, 0
+		a.status, status, a.retryAfter, position = 503, "error", retryFailed, 0
 	case limited:
-		a.status, p.Status, p.RetryAfter = 429, "limited", retryFailed
+		a.status, status, a.retryAfter = 429, "limited", retryFailed
 	default:
-		p.Position = max(1, p.Position)
-		p.Status, p.RetryAfter = "waiting", s.retryAfter(v.position)
+		position, a.retryAfter = max(1, position), s.retryAfter(v.position)
 	}
-	a.retryAfter = p.RetryAfter
-	body, err := json.Marshal(p)
-	if err != nil {
-		panic("owr: " + err.Error())
+	body := append(make([]byte, 0, 64), `{"status":"`...)
+	body = append(append(body, status...), '"')
+	if position > 0 {
+		body = strconv.AppendInt(append(body, `,"position":`...), int64(position), 10)
 	}
-	a.body = body
-	s.send(ctx, a)
+	body = strconv.AppendInt(append(body, `,"retry_after":`...), int64(a.retryAfter), 10)
+	a.body = append(body, '}')
+	return a
 }

@@ -54,6 +54,15 @@ func (r *fakeRoom) Touch(t queue.Token) {
 	r.touched = append(r.touched, t)
 }
 
+func (r *fakeRoom) SubmitFunc(until time.Time, c queue.Command, then func(queue.Decision, error)) error {
+	ctx, cancel := context.WithDeadline(context.Background(), until)
+	go func() {
+		defer cancel()
+		then(r.Submit(ctx, c))
+	}()
+	return nil
+}
+
 func (r *fakeRoom) HasRoom() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

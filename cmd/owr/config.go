@@ -24,6 +24,7 @@ type serveConfig struct {
 	QueueStatus           int    // 200, 202, 429 or 503
 	PageFile              string // empty: the built-in page
 	TrustedProxies        []netip.Prefix
+	Loops                 int // of the proxy; not a setting
 
 	Limits          queue.Limits
 	ReleaseInterval time.Duration

@@ -97,6 +97,7 @@ func startDemo(cfg demoConfig, dir string, site net.Addr, log *slog.Logger) ([]*
 		}
 		publicPort, adminPort = portOf(public)+1, portOf(private)+1
 		node, err := startInstance(serveConfig{
+			Loops:   max(1, processors()/3), // three nodes are in this process
 			Backend: &url.URL{Scheme: "http", Host: site.String()}, MainURL: "/", Limits: cfg.Limits, ReleaseInterval: cfg.ReleaseInterval,
 			Redis: cfg.Redis, NodeID: id, ClusterListen: peers[i].Address, Peers: peers, DataDir: filepath.Join(dir, id),
 		}, public, private, log)

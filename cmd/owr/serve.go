@@ -21,6 +21,7 @@ func serve(ctx context.Context, cfg serveConfig, log *slog.Logger) error {
 		public.Close()
 		return fmt.Errorf("WR_ADMIN_LISTEN: %w", err)
 	}
+	cfg.Loops = processors()
 	i, err := startInstance(cfg, public, private, log)
 	if err != nil {
 		return err
