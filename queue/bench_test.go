@@ -96,9 +96,13 @@ func BenchmarkLookupWhileApplying(b *testing.B) {
 // BenchmarkApply is one command of a batch of a thousand.
 func BenchmarkApply(b *testing.B) {
 	for _, rows := range sizes {
-		for _, kind := range []Kind{KindTouch, KindArrive} {
-			t := filled(b, rows, Active)
-			b.Run(fmt.Sprintf("%s/%d", map[Kind]string{KindTouch: "touch", KindArrive: "arrive and leave"}[kind], rows), func(b *testing.B) {
+		for _, c := range []struct {
+			name  string
+			kind  Kind
+			state State
+		}{{"touch active", KindTouch, Active}, {"touch waiting", KindTouch, Queued}, {"arrive and leave", KindArrive, Active}} {
+			kind, t := c.kind, filled(b, rows, c.state)
+			b.Run(fmt.Sprintf("%s/%d", c.name, rows), func(b *testing.B) {
 				b.ReportAllocs()
 				batch, out := make([]Command, 0, 1000), make([]Decision, 0, 1000)
 				now := int64(3_000_000)
