@@ -6,6 +6,8 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"hash"
+	"sync"
 )
 
 // Size is the length of a proof in bytes.
@@ -38,13 +40,26 @@ func (r Ring) Find(id uint8) (Key, bool) {
 	return Key{}, false
 }
 
-// Sum is the proof of message under the key.
+// A mac is HMAC-SHA256 under one key. Making one hashes the key twice over, so it is kept for the next message: there are two
+// keys at a time.
+type mac struct {
+	key  Key
+	hash hash.Hash
+	sum  [sha256.Size]byte
+}
+
+var macs = sync.Pool{New: func() any { return new(mac) }}
+
+// Sum is the proof of message under the key. Any number of callers.
 func (k Key) Sum(message []byte) [Size]byte {
-	mac := hmac.New(sha256.New, k.Secret[:])
-	mac.Write(message)
-	var full [sha256.Size]byte
-	mac.Sum(full[:0])
-	return [Size]byte(full[:Size])
+	m := macs.Get().(*mac)
+	defer macs.Put(m)
+	if m.hash == nil || m.key != k {
+		m.key, m.hash = k, hmac.New(sha256.New, k.Secret[:])
+	}
+	m.hash.Reset()
+	m.hash.Write(message)
+	return [Size]byte(m.hash.Sum(m.sum[:0]))
 }
 
 // Verify reports whether proof is the key's proof of message, in constant time.
