@@ -26,6 +26,7 @@ tools: ## what the tests need beside Go: redis-server, chromium, a C compiler fo
 
 test: tools ## every test: packages, three real nodes with Redis, a real browser
 	go test ./...
+	go test ./proxy -loop-first
 
 race: tools ## every test under the race detector, the nodes of the end-to-end tests too
 	go test -race -timeout 20m ./...
@@ -103,6 +104,7 @@ ci: ## what CI runs
 	$(call step,lint)
 	$(call step,test)
 	$(call step,race)
-	$(call step,fuzz,FUZZTIME=10s)
+	$(call step,fuzz,FUZZTIME=4s)
+	$(call step,bench-quick)
 	$(call step,compose-test)
 	$(call step,accept)

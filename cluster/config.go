@@ -49,8 +49,8 @@ type Config struct {
 // Timing holds the durations of a node; the zero value of a field is its default. Shorter ones are
 // for tests: on a busy machine they hold elections without need.
 type Timing struct {
-	Heartbeat time.Duration // without a word from the leader for so long, at most twice, a node stands for election; 500 ms
-	Lease     time.Duration // a leader that has not reached a majority for so long steps down; 400 ms
+	Heartbeat time.Duration // without a word from the leader for so long, at most twice, a node stands for election; 400 ms
+	Lease     time.Duration // a leader that has not reached a majority for so long steps down; 350 ms
 	RPC       time.Duration // for one exchange between two nodes; 2 s
 	Flush     time.Duration // between two flushes of touches; 500 ms, and not more: see queue's graces
 	Tick      time.Duration // how often the leader looks whether a deadline has passed; 50 ms
@@ -69,7 +69,7 @@ func (c Compaction) withDefaults() Compaction {
 
 // withDefaults fills in what is zero. A node alone has nobody to wait for, so it leads at once.
 func (t Timing) withDefaults(alone bool) Timing {
-	heartbeat, lease := 500*time.Millisecond, 400*time.Millisecond
+	heartbeat, lease := 400*time.Millisecond, 350*time.Millisecond
 	if alone {
 		heartbeat, lease = 50*time.Millisecond, 50*time.Millisecond
 	}

@@ -25,6 +25,7 @@ const (
 const (
 	retryFull   = 30
 	retryFailed = 2
+	retryShed   = 5 // at least; up to three times as long
 )
 
 // An answer is one response that owr makes itself. Every one of them is no-store and varies
@@ -143,6 +144,8 @@ func (s *Server) hold(ctx *fasthttp.RequestCtx, h *head, v *verdict) {
 		a.status, a.retryAfter, detail = 503, retryFull, "The waiting line is full."
 	case failed:
 		a.status, a.retryAfter, detail = 503, retryFailed, "The waiting room cannot decide at the moment."
+	case shed:
+		a.status, a.retryAfter, detail = 503, s.retryShed(), "Too many visitors are arriving at the moment."
 	case limited:
 		a.status, a.retryAfter, detail = 429, retryFailed, "Too many requests."
 	default:
@@ -156,6 +159,8 @@ func (s *Server) holdPage(ctx *fasthttp.RequestCtx, h *head, v *verdict) {
 	switch {
 	case v.outcome == full:
 		s.send(ctx, answer{status: 503, kind: typeHTML, body: s.pages.full, policy: s.pages.noticePolicy, retryAfter: retryFull, tell: v})
+	case v.outcome == shed:
+		s.send(ctx, answer{status: 503, kind: typeHTML, body: s.pages.busy, policy: s.pages.noticePolicy, retryAfter: s.retryShed()})
 	case v.outcome == limited:
 		s.send(ctx, answer{status: 429, kind: typeHTML, body: s.pages.limited, policy: s.pages.noticePolicy, retryAfter: retryFailed, tell: v})
 	case v.outcome == failed && v.token == queue.Token{}:

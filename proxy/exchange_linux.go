@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/openwaitingroom/owr/queue"
 )
@@ -128,6 +129,7 @@ type pending struct {
 	who    caller
 	kind   queue.Kind // of the command that has been submitted
 	tries  int
+	begun  time.Time
 	target []byte
 	https  bool
 }
@@ -164,6 +166,7 @@ func (l *loop) poll(c *loopClient) bool {
 // submit asks the cluster, which answers by a post.
 func (l *loop) submit(c *loopClient, p *pending) {
 	p.tries++
+	p.begun = l.now
 	err := l.s.room.SubmitFunc(c.deadline, queue.Command{Kind: p.kind, Token: p.who.token}, func(d queue.Decision, err error) {
 		l.post(func() { l.decided(c, p, d, err) })
 	})
@@ -174,6 +177,7 @@ func (l *loop) submit(c *loopClient, p *pending) {
 
 // decided takes in what the cluster says.
 func (l *loop) decided(c *loopClient, p *pending, d queue.Decision, err error) {
+	l.s.shed.took(l.now.Sub(p.begun))
 	if c.decision != p {
 		return // too late: the client has gone, or has been told that it cannot be said
 	}

@@ -16,10 +16,11 @@ const (
 	full                   // the line takes nobody else
 	failed                 // the table would have to change and cannot now
 	limited                // too many requests of one visitor or address
+	shed                   // an arrival that the cluster could not decide in time
 	outcomes
 )
 
-var outcomeNames = [outcomes]string{"active", "queued", "full", "failed", "limited"}
+var outcomeNames = [outcomes]string{"active", "queued", "full", "failed", "limited", "shed"}
 
 // A verdict is the outcome for one request, and what its visitor is to be told.
 type verdict struct {
@@ -140,6 +141,9 @@ func (s *Server) settle(c caller, from *sender) verdict {
 	return s.submit(c, from, kind)
 }
 
+// shedVerdict is for an arrival that is turned away: it has nothing yet, and gets nothing.
+var shedVerdict = verdict{outcome: shed}
+
 // behind reports whether the visitor has been told something that this replica has not seen. It checks the proof.
 func (s *Server) behind(c *caller) bool {
 	if c.form && !c.good {
@@ -175,6 +179,9 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	if !c.good {
 		return verdict{}, queue.KindEnter // it left the table between two looks at it
 	}
+	if s.shed.turnsAway() {
+		return shedVerdict, settled
+	}
 	return verdict{}, queue.KindArrive
 }
 
@@ -194,7 +201,9 @@ func (s *Server) submit(c caller, from *sender, kind queue.Kind) verdict {
 	ctx, cancel := context.WithTimeout(s.base, s.cfg.DecisionTimeout)
 	defer cancel()
 	for range maxCommands {
+		begun := time.Now()
 		d, err := s.room.Submit(ctx, queue.Command{Kind: kind, Token: c.token})
+		s.shed.took(time.Since(begun))
 		if err != nil {
 			break
 		}
@@ -253,6 +262,9 @@ func (s *Server) firstVisit(from *sender) verdict {
 	}
 	v := verdict{outcome: waits, token: newToken(), tell: true}
 	if s.room.HasRoom() {
+		if s.shed.turnsAway() {
+			return shedVerdict
+		}
 		ctx, cancel := context.WithTimeout(s.base, s.cfg.DecisionTimeout)
 		defer cancel()
 		switch d, err := s.room.Submit(ctx, queue.Command{Kind: queue.KindEnter, Token: v.token}); {

@@ -31,6 +31,7 @@ type loop struct {
 	posted []func()
 	ended  bool
 
+	heeding   []func()   // taken from posted and not called yet
 	files     []loopFile // by descriptor
 	busy      loopSet    // clients with a request under way
 	idle      loopSet    // clients between two requests
@@ -172,17 +173,35 @@ func (l *loop) ring() {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(l.ev), uintptr(unsafe.Pointer(&one)), 8) // fails only where it has rung for ages
 }
 
-// heed calls what has been posted.
+// heed calls what has been posted, but no more of it than of events: a commit answers thousands at once, and those inside
+// must not wait for that.
 func (l *loop) heed() {
-	var count uint64
-	_, _, _ = syscall.RawSyscall(syscall.SYS_READ, uintptr(l.ev), uintptr(unsafe.Pointer(&count)), 8)
-	l.mu.Lock()
-	posted := l.posted
-	l.posted = nil
-	l.mu.Unlock()
-	for _, f := range posted {
-		f()
+	if len(l.heeding) == 0 {
+		var count uint64
+		_, _, _ = syscall.RawSyscall(syscall.SYS_READ, uintptr(l.ev), uintptr(unsafe.Pointer(&count)), 8)
+		l.mu.Lock()
+		l.heeding, l.posted = l.posted, nil
+		l.mu.Unlock()
 	}
+	n := min(len(l.heeding), loopTurn)
+	turn := l.heeding[:n]
+	if l.heeding = l.heeding[n:]; len(l.heeding) > 0 {
+		l.ring()
+	}
+	for i, f := range turn {
+		turn[i] = nil
+		l.call(f)
+	}
+}
+
+// call keeps a defect in what was posted from ending the process.
+func (l *loop) call(f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.s.panicked(r)
+		}
+	}()
+	f()
 }
 
 // run serves until stop is posted and no client is left.
@@ -432,21 +451,15 @@ func (l *loop) cutOff() {
 	}
 }
 
-// stop ends the loop, which has no clients any more.
+// stop ends the loop, which has no clients any more. What their dials have posted has been called: it was posted before. What
+// is left are decisions that nobody waits for.
 func (l *loop) stop() {
 	for len(l.origins) > 0 {
 		l.closeOrigin(l.origins[0])
 	}
 	l.mu.Lock()
 	l.ended = true
-	late := l.posted
 	l.mu.Unlock()
-	for _, f := range late {
-		f()
-	}
-	for len(l.origins) > 0 {
-		l.closeOrigin(l.origins[0])
-	}
 	l.stopped = true
 }
 

@@ -21,18 +21,21 @@ type pace struct {
 // jitter spreads the visitors who came together, and would otherwise ask together for as long as they wait.
 const jitter = 0.3
 
-// after is how long a visitor at that place is asked to stay away, jitter included. It is always well before the
-// visitor would count as absent.
-func (p pace) after(position int, limits queue.Limits) time.Duration {
+// retryShed is how long an arrival that is turned away is asked to stay away.
+func (s *Server) retryShed() int { return retryShed + int(2*retryShed*s.pace.random()) }
+
+// after is how long a visitor at that place is asked to stay away, jitter included, and so many times as long as usual. It is always
+// well before the visitor would count as absent.
+func (p pace) after(position int, times float64, limits queue.Limits) time.Duration {
 	d := min(p.shortest+time.Duration(position)*time.Second/pollStep, p.longest)
-	d = time.Duration(float64(d) * (1 - jitter + 2*jitter*p.random()))
+	d = time.Duration(float64(d) * times * (1 - jitter + 2*jitter*p.random()))
 	return max(min(d, min(limits.QueueAbsent, limits.ClaimTTL, limits.QueueTTL)/3), time.Second/2)
 }
 
 // retryAfter is after as a header has it: whole seconds, at least one. Rounding is by chance, so that the mean
 // stays what it is.
 func (s *Server) retryAfter(position int) int {
-	d := s.pace.after(position, s.room.Limits())
+	d := s.pace.after(position, s.shed.patience(), s.room.Limits())
 	return max(1, int(d.Seconds()+s.pace.random()))
 }
 

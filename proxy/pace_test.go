@@ -17,7 +17,7 @@ func TestPace(t *testing.T) {
 		position int
 		want     time.Duration
 	}{{1, 2002 * time.Millisecond}, {500, 3 * time.Second}, {5000, 12 * time.Second}, {14_000, 30 * time.Second}, {1 << 30, 30 * time.Second}} {
-		if got := steady.after(c.position, limits); got != c.want {
+		if got := steady.after(c.position, 1, limits); got != c.want {
 			t.Errorf("position %d: %v, want %v", c.position, got, c.want)
 		}
 	}
@@ -26,16 +26,16 @@ func TestPace(t *testing.T) {
 		want   time.Duration
 	}{{0, 21 * time.Second}, {1, 39 * time.Second}} {
 		limits.QueueAbsent, limits.ClaimTTL = time.Hour, time.Hour
-		if got := testPace(func() float64 { return c.random }).after(1<<20, limits); got.Round(time.Millisecond) != c.want {
+		if got := testPace(func() float64 { return c.random }).after(1<<20, 1, limits); got.Round(time.Millisecond) != c.want {
 			t.Errorf("jitter at %v: %v, want %v", c.random, got, c.want)
 		}
 	}
 	limits.QueueAbsent = 12 * time.Second
-	if got := steady.after(1<<20, limits); got != 4*time.Second {
+	if got := steady.after(1<<20, 1, limits); got != 4*time.Second {
 		t.Errorf("absent after 12 s: asked to come back in %v, want a third of it", got)
 	}
 	limits.QueueAbsent = 100 * time.Millisecond
-	if got := steady.after(1, limits); got != time.Second/2 {
+	if got := steady.after(1, 1, limits); got != time.Second/2 {
 		t.Errorf("absent after 0.1 s: asked to come back in %v, want half a second", got)
 	}
 }
@@ -52,7 +52,7 @@ func TestLoadOfALine(t *testing.T) {
 	p, limits := testPace(random.Float64), queue.DefaultLimits()
 	slots := make([][]int32, seconds*10+1) // visitors by the tenth of a second in which they ask next
 	plan := func(now float64, share float64, place int, who int32) {
-		at := int((now + share*p.after(place, limits).Seconds()) * 10)
+		at := int((now + share*p.after(place, 1, limits).Seconds()) * 10)
 		if at < len(slots) {
 			slots[at] = append(slots[at], who)
 		}

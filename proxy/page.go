@@ -35,6 +35,7 @@ type pages struct {
 	noticePolicy string
 	full         []byte
 	limited      []byte
+	busy         []byte
 	unavailable  []byte
 	slow         []byte
 }
@@ -64,6 +65,8 @@ func newPages(custom []byte) (*pages, error) {
 	p.full = notice(style, "The waiting line is full", "So many people are here that even the line has no place left. "+
 		"This page tries again by itself.", again)
 	p.limited = notice(style, "One moment, please", "There have been too many requests from here. Try again in a few seconds.", "")
+	p.busy = notice(style, "One moment, please", "So many people are arriving that we cannot let everybody in line at once. This page tries again by itself.",
+		`<meta http-equiv="refresh" content="10">`)
 	p.unavailable = notice(style, "The site cannot be reached", "Something went wrong on the way. Your place inside is kept. Please try again in a moment.", "")
 	p.slow = notice(style, "The site takes too long to answer", "Your place inside is kept. Please try again in a moment.", "")
 	return p, nil

@@ -24,6 +24,8 @@ func (s *Server) pollAnswer(target []byte, v *verdict) answer {
 		a.status, status, a.retryAfter = 503, "full", retryFull
 	case failed:
 		a.status, status, a.retryAfter, position = 503, "error", retryFailed, 0
+	case shed:
+		a.status, status, a.retryAfter, position = 503, "error", s.retryShed(), 0
 	case limited:
 		a.status, status, a.retryAfter = 429, "limited", retryFailed
 	default:

@@ -32,6 +32,7 @@ type Server struct {
 	pages   *pages
 	pace    pace
 	limits  *edgeLimits
+	shed    *shedder
 
 	mainPath     string // MainURL when it is on this host, else "/"
 	secureCookie bool   // the cookie's name demands Secure
@@ -77,6 +78,7 @@ func New(cfg Config) (*Server, error) {
 	s.pace = newPace(cfg)
 	s.origin = newOrigin(cfg, m, s.log)
 	s.limits = newEdgeLimits(cfg.VisitorRPS, cfg.NewPerIPPerMinute)
+	s.shed = newShedder()
 	s.base, s.cancel = context.WithCancel(context.Background())
 	s.conns.all = make(map[*clientConn]struct{})
 	s.conns.of = make(map[netip.Addr]int)
