@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/openwaitingroom/owr/internal/seal"
 	"github.com/openwaitingroom/owr/queue"
 )
 
@@ -72,4 +75,69 @@ func BenchmarkForward(b *testing.B) {
 	for b.Loop() {
 		exchange()
 	}
+}
+
+// A tableRoom is a room with a real table, and touches noted as a node notes them.
+type tableRoom struct {
+	*fakeRoom
+	table  *queue.Table
+	shards [64]struct {
+		mu   sync.Mutex
+		seen map[queue.Token]int64
+	}
+}
+
+func (r *tableRoom) Lookup(t queue.Token) queue.View { return r.table.Lookup(t) }
+func (r *tableRoom) Now() int64                      { return 1_000_000 + 5_000 } // every request is a sign of life
+func (r *tableRoom) Keys() seal.Ring                 { return r.keys }
+func (r *tableRoom) Applied() uint64                 { return 1 << 40 }
+
+func (r *tableRoom) Touch(t queue.Token) {
+	s := &r.shards[t[1]%64]
+	s.mu.Lock()
+	s.seen[t] = 1
+	s.mu.Unlock()
+}
+
+// BenchmarkDecide is the whole decision for a visitor inside, one of a million, on all cores: cookie found and parsed, looked up, touch
+// noted.
+func BenchmarkDecide(b *testing.B) {
+	const rows = 1_000_000
+	limits := queue.DefaultLimits()
+	limits.MaxActive = rows
+	room := &tableRoom{fakeRoom: newRoom(b, rows), table: queue.NewTable(limits)}
+	for i := range room.shards {
+		room.shards[i].seen = make(map[queue.Token]int64, rows/64)
+	}
+	const cookieLen = len("wr_token=") + 71
+	cookies := make([]byte, 0, rows*cookieLen)
+	batch := make([]queue.Command, 0, 1000)
+	for range rows {
+		token := newToken()
+		cookies = AppendCookie(append(cookies, "wr_token="...), token, room.keys[0], 1)
+		if batch = append(batch, queue.Command{Kind: queue.KindArrive, Token: token}); len(batch) == cap(batch) {
+			room.table.Apply(queue.Batch{Now: 1_000_000, Commands: batch}, nil)
+			batch = batch[:0]
+		}
+	}
+	s, err := New(Config{Room: room, Backend: mustURL(b, "http://127.0.0.1:1")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	size := len(cookies) / rows
+	b.ReportAllocs()
+	b.ResetTimer()
+	var seed atomic.Int64
+	b.RunParallel(func(pb *testing.PB) {
+		fields := []field{{name: []byte("Host"), value: []byte("shop.test"), kind: fieldHost}, {name: []byte("Cookie"), kind: fieldCookie}}
+		h := &head{fields: fields}
+		for n := int(seed.Add(1)) * 7919; pb.Next(); n++ {
+			at := n % rows * size
+			fields[1].value = cookies[at : at+size]
+			if v := s.decide(h, &sender{}); v.outcome != letIn || v.tell {
+				b.Errorf("verdict %+v", v)
+				return
+			}
+		}
+	})
 }

@@ -176,13 +176,11 @@ func (l *loop) ring() {
 // heed calls what has been posted, but no more of it than of events: a commit answers thousands at once, and those inside
 // must not wait for that.
 func (l *loop) heed() {
-	if len(l.heeding) == 0 {
-		var count uint64
-		_, _, _ = syscall.RawSyscall(syscall.SYS_READ, uintptr(l.ev), uintptr(unsafe.Pointer(&count)), 8)
-		l.mu.Lock()
-		l.heeding, l.posted = l.posted, nil
-		l.mu.Unlock()
-	}
+	var count uint64
+	_, _, _ = syscall.RawSyscall(syscall.SYS_READ, uintptr(l.ev), uintptr(unsafe.Pointer(&count)), 8)
+	l.mu.Lock()
+	l.heeding, l.posted = append(l.heeding, l.posted...), nil // from here on the next post rings
+	l.mu.Unlock()
 	n := min(len(l.heeding), loopTurn)
 	turn := l.heeding[:n]
 	if l.heeding = l.heeding[n:]; len(l.heeding) > 0 {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -443,6 +444,39 @@ type slowRoom struct {
 func (r *slowRoom) SubmitFunc(_ time.Time, c queue.Command, then func(queue.Decision, error)) error {
 	r.then <- func() { then(queue.Decision{State: queue.Active, Index: 101}, nil) }
 	return nil
+}
+
+// Everything that is posted is called, in order, however it comes.
+func TestLoopHeedsEverything(t *testing.T) {
+	s := serve(t, newRoom(t, 1), newSite(t, nil).URL, oneLoop)
+	eventually(t, "the loop runs", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.loops) == 1
+	})
+	l := s.loops[0]
+	const writers, each = 4, 5000
+	var called atomic.Int32
+	var wg sync.WaitGroup
+	for range writers {
+		wg.Go(func() {
+			last := -1
+			for i := range each {
+				l.post(func() {
+					if i != last+1 {
+						t.Errorf("%d is called after %d", i, last)
+					}
+					last = i
+					called.Add(1)
+				})
+				if i%997 == 0 {
+					<-time.After(time.Millisecond) // waves: the loop has caught up, or not
+				}
+			}
+		})
+	}
+	wg.Wait()
+	eventually(t, "all are called", func() bool { return called.Load() == writers*each })
 }
 
 // tokenOf is the token in a cookie pair.

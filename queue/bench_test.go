@@ -4,14 +4,21 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// sizes of the tables that benchmarks run on; 10M rows take a gigabyte and come with -timeout 30m only.
-var sizes = []int{1_000, 100_000, 1_000_000}
+// sizes of the tables that benchmarks run on; 10M rows take a gigabyte and minutes to fill, so they come with OWR_BENCH_LARGE=1.
+var sizes = func() []int {
+	sizes := []int{1_000, 100_000, 1_000_000}
+	if os.Getenv("OWR_BENCH_LARGE") != "" {
+		sizes = append(sizes, 10_000_000)
+	}
+	return sizes
+}()
 
 func benchToken(n int) Token {
 	var t [16]byte
@@ -219,4 +226,27 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// BenchmarkCollect is one garbage collection with a table in memory: how long all goroutines stand still in it, and what it takes
+// of the processors. Rows hold no pointers, so neither grows with them.
+func BenchmarkCollect(b *testing.B) {
+	for _, rows := range sizes {
+		t := filled(b, rows, Queued)
+		b.Run(fmt.Sprint(rows), func(b *testing.B) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for b.Loop() {
+				runtime.GC()
+			}
+			runtime.ReadMemStats(&after)
+			longest := uint64(0)
+			for n := before.NumGC; n < after.NumGC; n++ {
+				longest = max(longest, after.PauseNs[n%256])
+			}
+			b.ReportMetric(float64(longest)/1e6, "ms-longest-pause")
+			b.ReportMetric(float64(after.PauseTotalNs-before.PauseTotalNs)/1e6/float64(after.NumGC-before.NumGC), "ms-pause")
+		})
+		runtime.KeepAlive(t)
+	}
 }
