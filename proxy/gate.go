@@ -207,7 +207,7 @@ func (s *Server) submit(c caller, from *sender, kind queue.Kind) verdict {
 		if err != nil {
 			break
 		}
-		v := verdict{}
+		var v verdict
 		switch v, kind = follow(&c, kind, d); kind {
 		case settled:
 			return v

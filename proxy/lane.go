@@ -112,7 +112,7 @@ func laneParse(in []byte, h *head) bool {
 
 // plainHost reports whether a host that head.read has taken is a name or an IPv4 address, perhaps with a port.
 func plainHost(host []byte) bool {
-	return bytes.IndexAny(host, "[]%~") < 0 && bytes.Count(host, []byte{':'}) < 2
+	return !bytes.ContainsAny(host, "[]%~") && bytes.Count(host, []byte{':'}) < 2
 }
 
 // laneServe serves the request in b, if it is for the lane.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -277,8 +278,8 @@ func (l *loop) guarded(c *loopClient, o *loopOrigin, events uint32) {
 // sweep ends what has taken too long.
 func (l *loop) sweep() {
 	l.swept = l.now
-	for i := len(l.busy) - 1; i >= 0; i-- {
-		switch c := l.busy[i]; {
+	for _, c := range slices.Backward(l.busy) { // whoever leaves makes room for one from behind
+		switch {
 		case !l.now.After(c.deadline):
 		case c.decision != nil:
 			l.told(c, l.s.undecided(&c.decision.who))
@@ -290,8 +291,8 @@ func (l *loop) sweep() {
 		return
 	}
 	l.sweptIdle = l.now
-	for i := len(l.idle) - 1; i >= 0; i-- {
-		if c := l.idle[i]; l.now.After(c.deadline) {
+	for _, c := range slices.Backward(l.idle) {
+		if l.now.After(c.deadline) {
 			l.endClient(c)
 		}
 	}
