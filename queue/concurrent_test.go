@@ -80,3 +80,47 @@ func TestLongLine(t *testing.T) {
 		t.Errorf("the last is at %d of %d", v.Position, want)
 	}
 }
+
+// A place does not waver while those ahead are seen, go away and come back: none of that changes who is ahead.
+func TestPlacesStandStill(t *testing.T) {
+	limits := DefaultLimits()
+	limits.MaxActive, limits.QueueAbsent = 0, 1e9
+	table := NewTable(limits)
+	const waiting = 200
+	tokens := make([]Token, waiting)
+	now := int64(1_000_000)
+	for i := range tokens {
+		tokens[i] = MakeToken([16]byte{byte(i), 1, byte(i)})
+		table.Apply(Batch{Now: now, Commands: []Command{{Kind: KindArrive, Token: tokens[i]}}}, nil)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if got := table.Lookup(tokens[waiting-1]).Position; got != waiting {
+				t.Errorf("the last one waits at %d, %d are in line", got, waiting)
+				return
+			}
+		}
+	})
+	var batch []Command
+	for round := range 2000 {
+		now += 100
+		batch = batch[:0]
+		for _, token := range tokens[:waiting/2] {
+			batch = append(batch, Command{Kind: KindTouch, Token: token})
+		}
+		if round%20 == 0 {
+			now += 2000
+			batch = append([]Command{{Kind: KindTick}}, batch...) // all are absent, and half of them come back
+		}
+		table.Apply(Batch{Now: now, Commands: batch}, nil)
+	}
+	close(stop)
+	wg.Wait()
+}

@@ -132,6 +132,26 @@ func (l *line) join(ticket uint64, present bool) {
 	}
 }
 
+// mark says whether a ticket that is in line is present.
+func (l *line) mark(ticket uint64, present bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, w, bit := l.locate(ticket)
+	c := l.chunks[n]
+	switch was := c.present[w]&bit != 0; {
+	case was == present:
+	case present:
+		c.present[w] |= bit
+		c.here++
+		l.some[n/64] |= 1 << (n % 64)
+	default:
+		c.present[w] &^= bit
+		if c.here--; c.here == 0 {
+			l.some[n/64] &^= 1 << (n % 64)
+		}
+	}
+}
+
 func (l *line) leave(ticket uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

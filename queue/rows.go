@@ -70,7 +70,8 @@ func (t *Table) add(token Token, state State, ticket uint64, stamp uint32) rowID
 	if ticket != 0 {
 		t.line.hold(ticket, id)
 	}
-	t.enter(id, r)
+	t.relocate(ticket, Unknown, state)
+	t.file(id, r)
 	t.tell(r, Unknown, state)
 	return id
 }
@@ -79,7 +80,8 @@ func (t *Table) add(token Token, state State, ticket uint64, stamp uint32) rowID
 func (t *Table) move(id rowID, to State, stamp uint32) {
 	r := t.row(id)
 	from, ticket := r.state, r.ticket
-	t.leave(id, r)
+	t.unfile(id, r)
+	t.relocate(ticket, from, to)
 	if to == Active && ticket != 0 {
 		t.line.drop(ticket)
 		ticket = 0
@@ -88,7 +90,7 @@ func (t *Table) move(id rowID, to State, stamp uint32) {
 	s.mu.Lock()
 	r.state, r.stamp, r.ticket = to, stamp, ticket
 	s.mu.Unlock()
-	t.enter(id, r)
+	t.file(id, r)
 	t.tell(r, from, to)
 }
 
@@ -96,7 +98,8 @@ func (t *Table) move(id rowID, to State, stamp uint32) {
 func (t *Table) remove(id rowID) {
 	r := t.row(id)
 	gone := *r
-	t.leave(id, r)
+	t.unfile(id, r)
+	t.relocate(gone.ticket, gone.state, Unknown)
 	t.tell(&gone, gone.state, Unknown)
 	if gone.ticket != 0 {
 		t.line.drop(gone.ticket)
@@ -109,22 +112,30 @@ func (t *Table) remove(id rowID) {
 	s.free = append(s.free, uint32(id)>>shardBits)
 }
 
-// enter puts a row into everything that is kept by state; leave is its inverse.
-func (t *Table) enter(id rowID, r *row) {
+// relocate puts a ticket into the line or takes it out. One that stays in line is there at every moment: a reader
+// who counts it out between two steps would tell those behind it a place that they do not have (I6).
+func (t *Table) relocate(ticket uint64, from, to State) {
+	switch {
+	case from == to:
+	case from.Waits() && to.Waits():
+		t.line.mark(ticket, to == Queued)
+	case from.Waits():
+		t.line.leave(ticket)
+	case to.Waits():
+		t.line.join(ticket, to == Queued)
+	}
+}
+
+// file puts a row into everything that is kept by state, but for the line; unfile is its inverse.
+func (t *Table) file(id rowID, r *row) {
 	t.counts[r.state]++
 	t.hash += rowHash(r)
-	if r.state.Waits() {
-		t.line.join(r.ticket, r.state == Queued)
-	}
 	t.byState[r.state].push(t, id, r)
 }
 
-func (t *Table) leave(id rowID, r *row) {
+func (t *Table) unfile(id rowID, r *row) {
 	t.counts[r.state]--
 	t.hash -= rowHash(r)
-	if r.state.Waits() {
-		t.line.leave(r.ticket)
-	}
 	t.byState[r.state].unlink(t, id, r)
 }
 
