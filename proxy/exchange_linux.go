@@ -444,7 +444,9 @@ func (l *loop) handOverExchange(c *loopClient, data, pending []byte) {
 		rest.origin = s.origin.adopt(conn, o.born, data)
 	}
 	l.over(c)
-	l.handOver(c, nil, func(client *clientConn) { s.laneFinish(client, &rest) })
+	if !l.handOver(c, nil, func(client *clientConn) { s.laneFinish(client, &rest) }) && rest.origin != nil {
+		s.origin.discard(rest.origin)
+	}
 }
 
 // appendWholeChunks appends a chunked body in its plainest form. It reports false for one that is not whole, or that has

@@ -222,10 +222,7 @@ type laneRest struct {
 
 // laneFinish does the rest of a request, and goes on with its connection.
 func (s *Server) laneFinish(c *clientConn, rest *laneRest) {
-	s.metrics.inFlight.Inc()
-	end := s.laneRest(c, rest)
-	s.metrics.inFlight.Dec()
-	switch s.laneOnward(c, end) {
+	switch s.laneOnward(c, s.laneRest(c, rest)) {
 	case laneNext:
 		s.serveClient(c)
 	case laneClosed:
@@ -234,6 +231,8 @@ func (s *Server) laneFinish(c *clientConn, rest *laneRest) {
 }
 
 func (s *Server) laneRest(c *clientConn, rest *laneRest) laneEnd {
+	s.metrics.inFlight.Inc()
+	defer s.metrics.inFlight.Dec()
 	if len(rest.pending) == 0 {
 		b, r := laneBuffers.Get().(*laneBuffer), responses.Get().(*response)
 		defer b.release()

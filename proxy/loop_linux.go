@@ -193,7 +193,7 @@ func (l *loop) heed() {
 	}
 }
 
-// call keeps a defect in what was posted from ending the process.
+// call keeps a defect in what was posted, or in a sweep, from ending the process.
 func (l *loop) call(f func()) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -233,7 +233,7 @@ func (l *loop) run() {
 			l.heed()
 		}
 		if l.now.Sub(l.swept) >= loopSweep {
-			l.sweep()
+			l.call(l.sweep)
 		}
 		if l.now.Sub(l.yielded) >= loopYield {
 			l.yielded = l.now
@@ -416,8 +416,9 @@ func (l *loop) endClient(c *loopClient) {
 	l.s.work.Done()
 }
 
-// handOver gives a client to a goroutine, with what has been read from it and not served.
-func (l *loop) handOver(c *loopClient, unread []byte, serve func(*clientConn)) {
+// handOver gives a client to a goroutine, with what has been read from it and not served. It reports false, and the client is
+// gone, when there is no descriptor for that.
+func (l *loop) handOver(c *loopClient, unread []byte, serve func(*clientConn)) bool {
 	l.release(c.fd)
 	conn, err := connOf(c.fd)
 	l.forget(c)
@@ -426,13 +427,14 @@ func (l *loop) handOver(c *loopClient, unread []byte, serve func(*clientConn)) {
 		l.s.conns.release(c.peer)
 		l.s.metrics.connections.Dec()
 		l.s.work.Done()
-		return
+		return false
 	}
 	client := &clientConn{Conn: conn, peer: c.peer, stall: l.s.cfg.StallTimeout, gone: l.s.connGone, unread: append([]byte(nil), unread...)}
 	client.state.Store(connActive)
 	l.s.conns.own(client)
 	l.s.work.Go(func() { l.s.protect(client, serve) })
 	l.s.work.Done()
+	return true
 }
 
 // drain closes the clients that wait for nothing; the others follow with their answers.
