@@ -131,11 +131,10 @@ func problemBody(status, position, retryAfter int, detail string) []byte {
 	return body
 }
 
-// hold answers a request that is not let in.
-func (s *Server) hold(ctx *fasthttp.RequestCtx, h *head, v *verdict) {
+// holdAnswer is the answer to a request that is not let in.
+func (s *Server) holdAnswer(h *head, v *verdict) answer {
 	if h.navigation() {
-		s.holdPage(ctx, h, v)
-		return
+		return s.holdPage(h, v)
 	}
 	a := answer{kind: typeProblem, tell: v}
 	detail := ""
@@ -152,51 +151,50 @@ func (s *Server) hold(ctx *fasthttp.RequestCtx, h *head, v *verdict) {
 		a.status, a.retryAfter, detail = 429, s.retryAfter(v.position), "You are in the waiting line."
 	}
 	a.body = problemBody(a.status, v.position, a.retryAfter, detail)
-	s.send(ctx, a)
+	return a
 }
 
-func (s *Server) holdPage(ctx *fasthttp.RequestCtx, h *head, v *verdict) {
+func (s *Server) holdPage(h *head, v *verdict) answer {
 	switch {
 	case v.outcome == full:
-		s.send(ctx, answer{status: 503, kind: typeHTML, body: s.pages.full, policy: s.pages.noticePolicy, retryAfter: retryFull, tell: v})
+		return answer{status: 503, kind: typeHTML, body: s.pages.full, policy: s.pages.noticePolicy, retryAfter: retryFull, tell: v}
 	case v.outcome == shed:
-		s.send(ctx, answer{status: 503, kind: typeHTML, body: s.pages.busy, policy: s.pages.noticePolicy, retryAfter: s.retryShed()})
+		return answer{status: 503, kind: typeHTML, body: s.pages.busy, policy: s.pages.noticePolicy, retryAfter: s.retryShed()}
 	case v.outcome == limited:
-		s.send(ctx, answer{status: 429, kind: typeHTML, body: s.pages.limited, policy: s.pages.noticePolicy, retryAfter: retryFailed, tell: v})
+		return answer{status: 429, kind: typeHTML, body: s.pages.limited, policy: s.pages.noticePolicy, retryAfter: retryFailed, tell: v}
 	case v.outcome == failed && v.token == queue.Token{}:
 		// There is no cookie to give yet, so the visitor could not be known on another page.
-		s.sendPage(ctx, h, v, 503)
+		return s.waitingPage(h, v, 503)
 	case s.cfg.QueueMode == ModeInline:
-		s.sendPage(ctx, h, v, s.cfg.QueueStatus)
-	default:
-		s.send(ctx, answer{status: 302, location: appendQueuePage(nil, h.target, v.position), tell: v})
+		return s.waitingPage(h, v, s.cfg.QueueStatus)
 	}
+	return answer{status: 302, location: appendQueuePage(nil, h.target, v.position), tell: v}
 }
 
-// sendPage answers with the waiting page at the address asked for.
-func (s *Server) sendPage(ctx *fasthttp.RequestCtx, h *head, v *verdict, status int) {
+// waitingPage is the waiting page at the address asked for.
+func (s *Server) waitingPage(h *head, v *verdict, status int) answer {
 	seconds := s.retryAfter(v.position)
 	target := h.target
 	if !safeTarget(target) {
 		target = []byte(s.mainPath)
 	}
-	s.send(ctx, answer{
+	return answer{
 		status: status, kind: typeHTML, body: s.pages.waiting.render(target, v.position, seconds), policy: s.pages.waiting.policy,
 		retryAfter: seconds, tell: v,
-	})
+	}
 }
 
-// queuePage answers GET /queue.html. It reads no state: the position is the one that the
+// queuePage is the answer to GET /queue.html. It reads no state: the position is the one that the
 // redirect has put into the query, and the page's own poll brings the next one.
-func (s *Server) queuePage(ctx *fasthttp.RequestCtx, h *head) {
+func (s *Server) queuePage(h *head) answer {
 	target, ok := queryValue(h.target, "r")
 	if !ok || !safeTarget(target) {
 		target = []byte(s.mainPath)
 	}
 	position := queryPosition(h.target)
-	s.send(ctx, answer{
+	return answer{
 		status: 200, kind: typeHTML, body: s.pages.waiting.render(target, position, pageRefresh), policy: s.pages.waiting.policy,
-	})
+	}
 }
 
 // sendText answers with one line of plain text.

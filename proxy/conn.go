@@ -271,15 +271,14 @@ type clientConns struct {
 	most int // per address; 0: no limit
 }
 
-// add takes a new connection in, unless its address has too many already.
-func (cs *clientConns) add(c *clientConn, counted bool) bool {
+// admit counts a new connection until release, unless its address has too many already.
+func (cs *clientConns) admit(peer netip.Addr, counted bool) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if counted && cs.most > 0 && cs.of[c.peer] >= cs.most {
+	if counted && cs.of[peer] >= cs.most {
 		return false
 	}
-	cs.all[c] = struct{}{}
-	cs.of[c.peer]++
+	cs.of[peer]++
 	return true
 }
 
@@ -289,14 +288,14 @@ func (cs *clientConns) remove(c *clientConn) {
 	cs.release(c.peer)
 }
 
-// disown says that a loop has the connection from now on, and own that it is back. It counts for its address all the while,
-// until release.
+// disown says that a loop has the connection from now on.
 func (cs *clientConns) disown(c *clientConn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	delete(cs.all, c)
 }
 
+// own says that a goroutine has the connection.
 func (cs *clientConns) own(c *clientConn) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()

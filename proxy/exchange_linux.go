@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"syscall"
@@ -56,20 +57,155 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 	if !laneParse(in, h) {
 		return false
 	}
-	if string(h.path) == pathCheck {
-		return l.poll(c)
-	}
-	token, ok := s.lanePass(h)
-	if !ok {
+	if ownPath(h.path) && string(h.path) != pathCheck && string(h.path) != pathQueue {
 		return false
 	}
 	l.start(c)
-	c.page = h.navigation()
-	c.presence = newPresence(s.room, token)
-	from := s.senderOf(c.peer, h.fields)
-	c.request = s.appendOriginHead(l.buffer(), h, &from)
-	l.ask(c, l.takeOrigin())
+	who := s.identify(h.fields)
+	if v, inside := s.pass(&who); inside {
+		from := s.senderOf(c.peer, h.fields)
+		l.conclude(c, h, &from, v)
+		return true
+	}
+	if l.budget == 0 {
+		l.park(c, in)
+		return true
+	}
+	l.budget--
+	l.lag = 0
+	l.settle(c, in, &who)
 	return true
+}
+
+// A parked is a request of somebody who is not inside, for a turn that has time for it. The client's request buffer keeps it.
+type parked struct {
+	client *loopClient // whose parked is this, or it has gone
+	since  time.Time
+}
+
+func (l *loop) park(c *loopClient, in []byte) {
+	c.request = append(l.buffer(), in...)
+	if len(l.parked) >= loopParks {
+		l.turnAway(c)
+		return
+	}
+	c.parked = &parked{c, l.now}
+	c.deadline = l.now.Add(l.s.cfg.DecisionTimeout)
+	l.parked = append(l.parked, c.parked)
+}
+
+// unpark serves as many of the parked as this turn has time for.
+func (l *loop) unpark() {
+	n := 0
+	for ; n < len(l.parked) && l.budget > 0; n++ {
+		if c := l.parked[n].client; c.parked == l.parked[n] {
+			l.budget--
+			l.lag = l.now.Sub(c.parked.since)
+			l.resume(c)
+		}
+	}
+	rest := copy(l.parked, l.parked[n:])
+	clear(l.parked[rest:])
+	l.parked = l.parked[:rest]
+}
+
+// resume serves a parked request.
+func (l *loop) resume(c *loopClient) {
+	defer l.rescue(c)
+	in := c.request
+	c.parked, c.request = nil, nil
+	l.again(in)
+	who := l.s.identify(l.head.fields)
+	if v, inside := l.s.pass(&who); inside {
+		from := l.s.senderOf(c.peer, l.head.fields)
+		l.conclude(c, &l.head, &from, v)
+	} else {
+		l.settle(c, in, &who)
+	}
+	if cap(in) <= laneHead && len(l.spare) < loopTurn {
+		l.spare = append(l.spare, in)
+	}
+}
+
+// again reads a request that has been read before into l.head.
+func (l *loop) again(in []byte) {
+	if !laneParse(in, &l.head) {
+		panic("owr: a request reads otherwise the second time")
+	}
+}
+
+// turnAway answers a parked request for which no time was found.
+func (l *loop) turnAway(c *loopClient) {
+	c.parked = nil
+	l.again(c.request)
+	from := l.s.senderOf(c.peer, l.head.fields)
+	l.conclude(c, &l.head, &from, shedVerdict)
+}
+
+// settle decides the request in, which l.head has read, for a visitor that is not inside.
+func (l *loop) settle(c *loopClient, in []byte, who *caller) {
+	s, h := l.s, &l.head
+	from := s.senderOf(c.peer, h.fields)
+	s.crowd.feel(l.lag)
+	var v verdict
+	var kind queue.Kind
+	switch {
+	case string(h.path) == pathQueue:
+		l.reply(c, s.queuePage(h), false)
+		return
+	case who.value == nil:
+		v, kind = s.newcomer(&from)
+		who.token = v.token
+	case s.behind(who):
+		l.leave(c, in) // it has to wait for this replica
+		return
+	default:
+		if v, kind = s.stand(who); kind == queue.KindEnter {
+			l.leave(c, in) // it left the table between two looks at it
+			return
+		}
+	}
+	if kind == settled {
+		l.conclude(c, h, &from, v)
+		return
+	}
+	who.value = nil // it is the request's, and the proof has been checked
+	c.decision = &pending{who: *who, kind: kind, from: from}
+	c.request = append(l.buffer(), in...)
+	c.deadline = l.now.Add(s.cfg.DecisionTimeout)
+	l.submit(c, c.decision)
+}
+
+// leave hands a request that was begun to a goroutine, to begin anew.
+func (l *loop) leave(c *loopClient, in []byte) {
+	l.over(c)
+	l.handOver(c, in, l.s.serveHTTP)
+}
+
+// conclude answers a request that has been decided, or asks the origin.
+func (l *loop) conclude(c *loopClient, h *head, from *sender, v verdict) {
+	s := l.s
+	s.metrics.decisions[v.outcome].Inc()
+	if v.outcome != letIn {
+		l.move(c, false)
+	}
+	switch {
+	case string(h.path) == pathCheck:
+		l.reply(c, s.pollAnswer(h.target, &v), from.https)
+	case v.outcome != letIn:
+		l.reply(c, s.holdAnswer(h, &v), from.https)
+	default:
+		l.move(c, true)
+		c.page, c.gains = h.navigation(), gain{}
+		if v.tell {
+			c.gains = gain{&v, from.https}
+		}
+		c.presence = newPresence(s.room, v.token)
+		request := s.appendOriginHead(l.buffer(), h, from)
+		l.keepBuffer(c) // what h points into
+		c.request = request
+		l.ask(c, l.takeOrigin())
+	}
 }
 
 // start makes a client one with a request under way.
@@ -87,7 +223,7 @@ func (l *loop) over(c *loopClient) {
 		c.presence = presence{}
 	}
 	l.keepBuffer(c)
-	c.underWay, c.origin, c.decision = false, nil, nil
+	c.underWay, c.origin, c.decision, c.parked = false, nil, nil, nil
 	c.deadline = l.now.Add(l.s.cfg.IdleTimeout)
 	l.busy.remove(c)
 	l.idle.add(c)
@@ -122,56 +258,26 @@ func (l *loop) keepBuffer(c *loopClient) {
 	c.request = nil
 }
 
-// --- polls ---------------------------------------------------------------------------------
+// --- decisions -----------------------------------------------------------------------------
 
-// A pending is a poll whose answer has to be agreed on.
+// A pending is a request whose answer has to be agreed on. The client's request buffer keeps what it was.
 type pending struct {
-	who    caller
-	kind   queue.Kind // of the command that has been submitted
-	tries  int
-	begun  time.Time
-	target []byte
-	https  bool
-}
-
-// poll answers a poll of a visitor that has a cookie of ours, at once or when the cluster has decided.
-func (l *loop) poll(c *loopClient) bool {
-	s, h := l.s, &l.head
-	who := s.identify(h.fields)
-	if who.value == nil || s.behind(&who) {
-		return false // a first visit, or one that has to wait for this replica
-	}
-	v, ok := s.pass(&who)
-	kind := settled
-	if !ok {
-		v, kind = s.stand(&who)
-	}
-	if kind == queue.KindEnter {
-		return false
-	}
-	from := s.senderOf(c.peer, h.fields)
-	l.start(c)
-	if kind == settled {
-		s.metrics.decisions[v.outcome].Inc()
-		l.reply(c, s.pollAnswer(h.target, &v), from.https)
-		return true
-	}
-	who.value = nil // it is the request's, and the proof has been checked
-	c.decision = &pending{who: who, kind: kind, target: append([]byte(nil), h.target...), https: from.https}
-	c.deadline = l.now.Add(s.cfg.DecisionTimeout)
-	l.submit(c, c.decision)
-	return true
+	who   caller
+	kind  queue.Kind // of the command that has been submitted
+	tries int
+	begun time.Time
+	from  sender
 }
 
 // submit asks the cluster, which answers by a post.
 func (l *loop) submit(c *loopClient, p *pending) {
 	p.tries++
-	p.begun = l.now
+	p.begun = l.now.Add(-l.lag) // it has stood in the lobby for about as long
 	err := l.s.room.SubmitFunc(c.deadline, queue.Command{Kind: p.kind, Token: p.who.token}, func(d queue.Decision, err error) {
 		l.post(func() { l.decided(c, p, d, err) })
 	})
 	if err != nil {
-		l.told(c, l.s.undecided(&p.who))
+		l.giveUp(c, p)
 	}
 }
 
@@ -182,25 +288,43 @@ func (l *loop) decided(c *loopClient, p *pending, d queue.Decision, err error) {
 		return // too late: the client has gone, or has been told that it cannot be said
 	}
 	if err != nil {
-		l.told(c, l.s.undecided(&p.who))
+		l.giveUp(c, p)
+		return
+	}
+	if p.kind == queue.KindEnter {
+		l.told(c, l.s.entered(p.who.token, d, nil))
 		return
 	}
 	v, kind := follow(&p.who, p.kind, d)
+	if kind == queue.KindEnter {
+		v, kind = l.s.newcomer(&p.from) // it has left between two commands
+		p.who = caller{token: v.token}
+	}
 	switch {
 	case kind == settled:
 		l.told(c, v)
-	case kind == queue.KindEnter || p.tries == maxCommands:
-		l.told(c, l.s.undecided(&p.who)) // it has left between two commands; its next poll begins anew
+	case p.tries == maxCommands:
+		l.giveUp(c, p)
 	default:
 		p.kind = kind
 		l.submit(c, p)
 	}
 }
 
+// giveUp answers a request that could not be decided.
+func (l *loop) giveUp(c *loopClient, p *pending) {
+	if p.kind == queue.KindEnter {
+		l.told(c, l.s.entered(p.who.token, queue.Decision{}, os.ErrDeadlineExceeded))
+		return
+	}
+	l.told(c, l.s.undecided(&p.who))
+}
+
 func (l *loop) told(c *loopClient, v verdict) {
 	p := c.decision
-	l.s.metrics.decisions[v.outcome].Inc()
-	l.reply(c, l.s.pollAnswer(p.target, &v), p.https)
+	c.decision = nil
+	l.again(c.request)
+	l.conclude(c, &l.head, &p.from, v)
 }
 
 // reply sends an answer of owr's own.
@@ -283,7 +407,7 @@ func (l *loop) dial(c *loopClient) {
 func (l *loop) dialed(c *loopClient, fd int, err error) {
 	waits := c.fd >= 0 && c.underWay && c.origin == nil
 	if err == nil {
-		if err = l.watch(fd); err != nil {
+		if err = l.add(l.ep, fd, loopReads); err != nil {
 			_ = syscall.Close(fd)
 		}
 	}
@@ -324,7 +448,7 @@ func (l *loop) fail(c *loopClient, fault *originError) {
 		l.endClient(c)
 		return
 	}
-	l.reply(c, s.originErrorAnswer(c.page, fault.status(), nil, false), false)
+	l.reply(c, s.originErrorAnswer(c.page, fault.status(), c.gains.who, false), c.gains.https)
 }
 
 // originEvent takes in that an origin has sent something, or has gone.
@@ -372,7 +496,7 @@ func (l *loop) answered(c *loopClient, o *loopOrigin, data []byte, silent bool) 
 	}
 	rest := data[size:]
 	c.last = l.s.draining.Load()
-	l.out = l.s.appendLaneHead(l.out[:0], r, c.last)
+	l.out = l.s.appendLaneHead(l.out[:0], r, c.last, c.gains)
 	whole := false
 	switch {
 	case r.length == lengthChunked:
@@ -430,10 +554,10 @@ func (l *loop) deliver(c *loopClient, final bool) {
 // data is what has been read, or goes on with it: pending is next, and then what is left of the body.
 func (l *loop) handOverExchange(c *loopClient, data, pending []byte) {
 	s := l.s
-	rest := laneRest{page: c.page, pending: append([]byte(nil), pending...), left: c.left, keep: c.keep, last: c.last, presence: c.presence}
+	rest := laneRest{page: c.page, gains: c.gains, pending: append([]byte(nil), pending...), left: c.left, keep: c.keep, last: c.last, presence: c.presence}
 	if o := c.origin; o != nil {
 		c.origin, o.client = nil, nil
-		l.release(o.fd)
+		l.release(l.ep, o.fd)
 		conn, err := connOf(o.fd)
 		if err != nil {
 			s.log.Warn("a connection is lost between two pollers", "err", err)

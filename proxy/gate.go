@@ -179,7 +179,7 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	if !c.good {
 		return verdict{}, queue.KindEnter // it left the table between two looks at it
 	}
-	if s.shed.turnsAway() {
+	if s.shed.turnsAway() || s.crowd.turnsAway() {
 		return shedVerdict, settled
 	}
 	return verdict{}, queue.KindArrive
@@ -254,27 +254,48 @@ func follow(c *caller, kind queue.Kind, d queue.Decision) (verdict, queue.Kind) 
 // otherwise the visitor gets a name that nothing remembers but its cookie, and joins the line
 // when it brings that back. So clients that keep no cookies cost no memory and no place.
 func (s *Server) firstVisit(from *sender) verdict {
-	if s.limits.newcomers != nil && !s.limits.newcomers.allow(prefixOf(from.client)) {
-		return verdict{outcome: limited}
+	v, kind := s.newcomer(from)
+	if kind == settled {
+		return v
 	}
-	if len(s.room.Keys()) == 0 {
-		return verdict{outcome: failed}
+	ctx, cancel := context.WithTimeout(s.base, s.cfg.DecisionTimeout)
+	defer cancel()
+	d, err := s.room.Submit(ctx, queue.Command{Kind: kind, Token: v.token})
+	return s.entered(v.token, d, err)
+}
+
+// newcomer is the part of firstVisit that does not wait. It says whether to submit a KindEnter for the verdict's token.
+func (s *Server) newcomer(from *sender) (verdict, queue.Kind) {
+	switch {
+	case s.limits.newcomers != nil && !s.limits.newcomers.allow(prefixOf(from.client)):
+		return verdict{outcome: limited}, settled
+	case len(s.room.Keys()) == 0:
+		return verdict{outcome: failed}, settled
+	case s.crowd.turnsAway():
+		return shedVerdict, settled
+	case !s.room.HasRoom():
+		return s.outside(verdict{outcome: waits, token: newToken(), tell: true}), settled
+	case s.shed.turnsAway():
+		return shedVerdict, settled
 	}
-	v := verdict{outcome: waits, token: newToken(), tell: true}
-	if s.room.HasRoom() {
-		if s.shed.turnsAway() {
-			return shedVerdict
-		}
-		ctx, cancel := context.WithTimeout(s.base, s.cfg.DecisionTimeout)
-		defer cancel()
-		switch d, err := s.room.Submit(ctx, queue.Command{Kind: queue.KindEnter, Token: v.token}); {
-		case err != nil:
-			v.outcome = failed
-		case d.State == queue.Active:
-			v.outcome, v.index = letIn, d.Index
-			return v
-		}
+	return verdict{token: newToken()}, queue.KindEnter
+}
+
+// entered turns the decision on a KindEnter into a verdict.
+func (s *Server) entered(token queue.Token, d queue.Decision, err error) verdict {
+	v := verdict{outcome: waits, token: token, tell: true}
+	switch {
+	case err != nil:
+		v.outcome = failed
+	case d.State == queue.Active:
+		v.outcome, v.index = letIn, d.Index
+		return v
 	}
+	return s.outside(v)
+}
+
+// outside completes the verdict of a visitor that has a name and no place yet.
+func (s *Server) outside(v verdict) verdict {
 	queued := s.room.Counts().Queued
 	if most := s.room.Limits().QueueMax; v.outcome == waits && most > 0 && queued >= most {
 		return verdict{outcome: full}

@@ -41,6 +41,9 @@ func serve(t testing.TB, room *fakeRoom, origin string, change func(*Config)) *s
 		Room: room, Backend: backend, DecisionTimeout: time.Second, BackendTimeout: 3 * time.Second,
 		Logger: textLogger(log),
 	}
+	if *goroutines {
+		withoutLoops(&cfg)
+	}
 	if change != nil {
 		change(&cfg)
 	}
@@ -48,7 +51,6 @@ func serve(t testing.TB, room *fakeRoom, origin string, change func(*Config)) *s
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.loopFirst = *loopFirst
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -220,8 +222,12 @@ func (s *stand) dial() *wire {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = c.Close() })
+	return newWire(s.t, c)
+}
+
+func newWire(t testing.TB, c net.Conn) *wire {
 	_ = c.SetDeadline(time.Now().Add(2 * patience))
-	return &wire{c, s.t, bufio.NewReader(c)}
+	return &wire{c, t, bufio.NewReader(c)}
 }
 
 func (w *wire) send(format string, args ...any) *wire {

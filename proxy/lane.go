@@ -40,7 +40,7 @@ const (
 	laneNext   laneEnd = iota // the next request, please
 	laneClosed                // it is over
 	laneOther                 // the request was not begun: it is for fasthttp, and so is all that follows
-	laneMoved                 // a loop has it
+	laneMoved                 // a loop has it again
 )
 
 // lane serves the requests of a connection for as long as it can. After laneOther the next reads of c return what has
@@ -74,7 +74,7 @@ func (s *Server) laneOnward(c *clientConn, end laneEnd) laneEnd {
 	switch {
 	case s.draining.Load():
 		return laneClosed
-	case s.migrate(c):
+	case s.goBack(c):
 		return laneMoved
 	}
 	return laneNext
@@ -107,7 +107,7 @@ func laneParse(in []byte, h *head) bool {
 		return false
 	}
 	return h.read(line[:3], target, proto, block) == nil && !h.sized && !h.hasBody() && !h.expects && len(h.upgrade) == 0 &&
-		!h.names(closeName) && plainHost(h.host) && (!ownPath(h.path) || string(h.path) == pathCheck)
+		!h.names(closeName) && plainHost(h.host)
 }
 
 // plainHost reports whether a host that head.read has taken is a name or an IPv4 address, perhaps with a port.
@@ -123,7 +123,7 @@ func (s *Server) laneServe(c *clientConn, b *laneBuffer) (end laneEnd) {
 			end = s.laneAnswer(c, b, answer{status: 500, kind: typeText, body: []byte("Internal Server Error\n"), closes: true}, false)
 		}
 	}()
-	if !laneParse(b.in, &b.head) {
+	if !laneParse(b.in, &b.head) || ownPath(b.head.path) && string(b.head.path) != pathCheck {
 		return laneOther
 	}
 	s.metrics.inFlight.Inc()
@@ -162,22 +162,28 @@ func (s *Server) laneForward(c *clientConn, b *laneBuffer, token queue.Token) la
 	defer responses.Put(r)
 	conn, _, size, err := s.roundTrip(nil, h, b.out, r, p)
 	if err != nil {
-		return s.laneFailed(c, b, h.navigation(), p, err)
+		return s.laneFailed(c, b, h.navigation(), p, gain{}, err)
 	}
-	return s.laneRespond(c, b, conn, r, size, p)
+	return s.laneRespond(c, b, conn, r, size, p, gain{})
 }
 
-func (s *Server) laneFailed(c *clientConn, b *laneBuffer, page bool, p presence, err error) laneEnd {
+func (s *Server) laneFailed(c *clientConn, b *laneBuffer, page bool, p presence, gains gain, err error) laneEnd {
 	fault := asOriginError(err, faultClosed)
 	s.metrics.originErrors[fault.fault].Inc()
 	p.end()
-	return s.laneAnswer(c, b, s.originErrorAnswer(page, fault.status(), nil, false), false)
+	return s.laneAnswer(c, b, s.originErrorAnswer(page, fault.status(), gains.who, false), gains.https)
+}
+
+// A gain is the cookie that goes along with the origin's answer.
+type gain struct {
+	who   *verdict // nil: none
+	https bool
 }
 
 // laneRespond passes a response on, whose head of that size has been read.
-func (s *Server) laneRespond(c *clientConn, b *laneBuffer, conn *originConn, r *response, size int, p presence) laneEnd {
+func (s *Server) laneRespond(c *clientConn, b *laneBuffer, conn *originConn, r *response, size int, p presence, gains gain) laneEnd {
 	last := s.draining.Load()
-	b.out = s.appendLaneHead(b.out[:0], r, last)
+	b.out = s.appendLaneHead(b.out[:0], r, last, gains)
 	length := r.length
 	_, _ = conn.reader.Discard(size)
 	body := s.newOriginBody(relayed{conn, r, size, nil, p})
@@ -212,6 +218,7 @@ func (s *Server) laneRespond(c *clientConn, b *laneBuffer, conn *originConn, r *
 type laneRest struct {
 	origin *originConn // nil: the origin has answered all of it
 	page   bool
+	gains  gain
 	presence
 
 	// With pending the answer has begun: this is next, and then left bytes of the body.
@@ -240,9 +247,9 @@ func (s *Server) laneRest(c *clientConn, rest *laneRest) laneEnd {
 		size, err := r.read(rest.origin.reader, methodGet, false)
 		if err != nil {
 			s.origin.discard(rest.origin)
-			return s.laneFailed(c, b, rest.page, rest.presence, err)
+			return s.laneFailed(c, b, rest.page, rest.presence, rest.gains, err)
 		}
-		return s.laneRespond(c, b, rest.origin, r, size, rest.presence)
+		return s.laneRespond(c, b, rest.origin, r, size, rest.presence, rest.gains)
 	}
 	var body *originBody
 	if rest.origin != nil {
@@ -262,8 +269,11 @@ func (s *Server) laneRest(c *clientConn, rest *laneRest) laneEnd {
 var methodGet = []byte("GET")
 
 // appendLaneHead appends the head that the client gets.
-func (s *Server) appendLaneHead(dst []byte, r *response, last bool) []byte {
-	dst = appendClientFields(r.appendStatus(dst), r, s.cfg.CookieName, false)
+func (s *Server) appendLaneHead(dst []byte, r *response, last bool, gains gain) []byte {
+	dst = appendClientFields(r.appendStatus(dst), r, s.cfg.CookieName, gains.who != nil)
+	if gains.who != nil {
+		dst, _ = s.appendCookieLine(dst, gains.who, gains.https)
+	}
 	switch {
 	case r.length < 0:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)

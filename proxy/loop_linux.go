@@ -14,19 +14,25 @@ import (
 	"unsafe"
 )
 
-// A loop serves connections that have shown to be for the lane, many of them on one thread: it waits for all of them at
-// once with epoll (epoll(7), edge-triggered), as nginx does, and reads and writes without waiting. A goroutine for each
-// pays for a read that finds nothing yet, for a look whether the origin's connection is still silent, and for two ways
-// through the scheduler; that is a third of a small request. And between two requests a connection in a loop has no buffers.
+// A loop serves many connections on one thread, from accept to close: it waits for all of them at once with epoll (epoll(7),
+// edge-triggered), as nginx does, and reads and writes without waiting. A goroutine for each pays for a read that finds nothing
+// yet, for a look whether the origin's connection is still silent, and for two ways through the scheduler; that is a third of a
+// small request, and most of a new connection. And between two requests a connection in a loop has no buffers.
 //
 // A loop does what can be done at once. A request that is not for the lane, an answer whose end is not known, a client that
 // takes its answer slowly: each is handed to a goroutine with all that has been read of it. See exchange_linux.go.
 //
+// Visitors inside come first. Everybody else, and who has not said yet who they are, is watched by an epoll instance of their
+// own, the lobby, which a turn looks at last. What comes from there is read, but of the requests of those who are not inside
+// only a few are served in a turn that had others to serve. The rest is parked: in an overload the lobby waits, and those inside
+// do not notice.
+//
 // Everything here belongs to the loop's own goroutine, but for what mu guards.
 type loop struct {
-	s  *Server
-	ep int // the epoll instance
-	ev int // an eventfd that says that something was posted
+	s     *Server
+	ep    int // the epoll instance
+	lobby int // another one, watched by it
+	ev    int // an eventfd that says that something was posted
 
 	mu     sync.Mutex
 	posted []func()
@@ -34,8 +40,13 @@ type loop struct {
 
 	heeding   []func()   // taken from posted and not called yet
 	files     []loopFile // by descriptor
-	busy      loopSet    // clients with a request under way
-	idle      loopSet    // clients between two requests
+	listening []int
+	deaf      bool          // a descriptor was wanting: no connections are accepted until the next sweep
+	budget    int           // how many requests of the lobby may still be served in this turn
+	parked    []*parked     // the oldest first
+	lag       time.Duration // for how long the request at hand was parked
+	busy      loopSet       // clients with a request under way
+	idle      loopSet       // clients between two requests
 	origins   []*loopOrigin
 	spare     [][]byte // buffers for requests
 	now       time.Time
@@ -43,6 +54,8 @@ type loop struct {
 	sweptIdle time.Time
 	yielded   time.Time
 	stopped   bool
+	inside    [loopTurn]syscall.EpollEvent
+	outside   [loopTurn]syscall.EpollEvent
 
 	head     head
 	response response
@@ -53,22 +66,26 @@ type loop struct {
 
 // A loopFile says whose a descriptor is.
 type loopFile struct {
-	client *loopClient
-	origin *loopOrigin
+	client  *loopClient
+	origin  *loopOrigin
+	listens bool
 }
 
 // A loopClient is a client's connection while a loop has it.
 type loopClient struct {
 	fd       int // -1: closed, or handed over
 	peer     netip.Addr
+	inside   bool // the loop watches it, and not the lobby
 	more     bool // there is something to read
 	ends     bool // the client has sent its last byte
 	at       int  // its place in its set
 	deadline time.Time
 
 	underWay bool // a request is; what follows belongs to it
+	parked   *parked
 	decision *pending
 	page     bool // the client would take a page for an answer
+	gains    gain
 	again    bool // this is the second try
 	request  []byte
 	origin   *loopOrigin // nil while it is being dialed
@@ -108,7 +125,9 @@ func (set *loopSet) remove(c *loopClient) {
 const (
 	loopRoom  = maxOriginHead + smallBody // of a read from an origin
 	loopSweep = 100 * time.Millisecond
-	loopTurn  = 256 // events that are taken at once
+	loopTurn  = 256    // events that are taken at once
+	loopFew   = 32     // of the lobby, while those inside have something to say
+	loopParks = 10_000 // requests that may be parked; the next are turned away
 
 	// loopYield is how long a loop runs before it lets the scheduler have a look. After 10 ms of one goroutine the runtime sends
 	// its thread a signal, takes its processor away in the next system call, and looks every 20 µs whether to do so again:
@@ -118,41 +137,80 @@ const (
 
 func newLoop(s *Server) (*loop, error) {
 	l := &loop{s: s, in: make([]byte, min(laneHead, s.cfg.MaxHeader)), answer: make([]byte, loopRoom)}
-	var err error
-	if l.ep, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
-	ev, _, errno := syscall.RawSyscall(syscall.SYS_EVENTFD2, 0, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if errno != 0 {
-		_ = syscall.Close(l.ep)
-		return nil, fmt.Errorf("eventfd: %w", errno)
-	}
-	l.ev = int(ev)
-	if err := l.watch(l.ev); err != nil {
+	l.ep, l.lobby, l.ev = -1, -1, -1
+	if err := l.open(); err != nil {
 		l.close()
-		return nil, fmt.Errorf("epoll: %w", err)
+		return nil, err
 	}
 	return l, nil
 }
 
-func (l *loop) close() {
-	_ = syscall.Close(l.ep)
-	_ = syscall.Close(l.ev)
+func (l *loop) open() (err error) {
+	if l.ep, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	if l.lobby, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	if l.ev, err = eventfd(); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	// The lobby's readiness is no edge: it lasts until all of it has been served.
+	if err := errors.Join(l.add(l.ep, l.ev, loopReads), l.add(l.ep, l.lobby, syscall.EPOLLIN)); err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	return nil
 }
 
-// watch has the loop told each time that something new can be read from a descriptor, or that it has ended.
-func (l *loop) watch(fd int) error {
+func eventfd() (int, error) {
+	fd, _, errno := syscall.RawSyscall(syscall.SYS_EVENTFD2, 0, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}
+
+func (l *loop) close() {
+	for _, fd := range []int{l.ep, l.lobby, l.ev} {
+		if fd >= 0 {
+			_ = syscall.Close(fd)
+		}
+	}
+}
+
+const (
+	loopEdges = 1 << 31 // EPOLLET, which package syscall has as a negative number
+	loopReads = syscall.EPOLLIN | syscall.EPOLLRDHUP | loopEdges
+	loopAlone = 1 << 28 // EPOLLEXCLUSIVE: a connection wakes one loop and not all of them
+)
+
+// add has an epoll instance watch a descriptor: with loopReads it tells each time that something new can be read, or that it
+// has ended.
+func (l *loop) add(ep, fd int, events uint32) error {
 	for fd >= len(l.files) {
 		l.files = append(l.files, loopFile{})
 	}
-	const edges = 1 << 31 // EPOLLET, which package syscall has as a negative number
-	return syscall.EpollCtl(l.ep, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | edges, Fd: int32(fd)})
+	return syscall.EpollCtl(ep, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: events, Fd: int32(fd)})
 }
 
-// release ends the loop's part in a descriptor that stays open.
-func (l *loop) release(fd int) {
-	l.files[fd] = loopFile{}
-	_ = syscall.EpollCtl(l.ep, syscall.EPOLL_CTL_DEL, fd, nil)
+// watcher is the epoll instance that watches a client.
+func (l *loop) watcher(inside bool) int {
+	if inside {
+		return l.ep
+	}
+	return l.lobby
+}
+
+// move has a client watched where it belongs. What it has sent meanwhile is told again.
+func (l *loop) move(c *loopClient, inside bool) {
+	if c.inside == inside {
+		return
+	}
+	_ = syscall.EpollCtl(l.watcher(c.inside), syscall.EPOLL_CTL_DEL, c.fd, nil)
+	c.inside = inside
+	if err := l.add(l.watcher(inside), c.fd, loopReads); err != nil {
+		panic("owr: epoll: " + err.Error()) // no memory, or the system's limit of watches
+	}
 }
 
 // post has the loop call f soon. It reports false, and drops f, when the loop has ended. Any number of callers.
@@ -164,28 +222,32 @@ func (l *loop) post(f func()) bool {
 	}
 	l.posted = append(l.posted, f)
 	if len(l.posted) == 1 {
-		l.ring()
+		ring(l.ev)
 	}
 	return true
 }
 
-func (l *loop) ring() {
+// ring makes an eventfd readable. That fails only where it has rung for ages.
+func ring(fd int) {
 	one := uint64(1)
-	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(l.ev), uintptr(unsafe.Pointer(&one)), 8) // fails only where it has rung for ages
+	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&one)), 8)
 }
 
-// heed calls what has been posted, but no more of it than of events: a commit answers thousands at once, and those inside
-// must not wait for that.
-func (l *loop) heed() {
+func silence(fd int) {
 	var count uint64
-	_, _, _ = syscall.RawSyscall(syscall.SYS_READ, uintptr(l.ev), uintptr(unsafe.Pointer(&count)), 8)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&count)), 8)
+}
+
+// heed calls what has been posted, at most so many: a commit answers thousands at once, and those inside must not wait for that.
+func (l *loop) heed(most int) {
+	silence(l.ev)
 	l.mu.Lock()
 	l.heeding, l.posted = append(l.heeding, l.posted...), nil // from here on the next post rings
 	l.mu.Unlock()
-	n := min(len(l.heeding), loopTurn)
+	n := min(len(l.heeding), most)
 	turn := l.heeding[:n]
 	if l.heeding = l.heeding[n:]; len(l.heeding) > 0 {
-		l.ring()
+		ring(l.ev)
 	}
 	for i, f := range turn {
 		turn[i] = nil
@@ -206,38 +268,70 @@ func (l *loop) call(f func()) {
 // run serves until stop is posted and no client is left.
 func (l *loop) run() {
 	defer l.close()
-	events := make([]syscall.EpollEvent, loopTurn)
 	for !l.stopped {
-		n, err := syscall.EpollWait(l.ep, events, l.patience())
-		if err != nil && !errors.Is(err, syscall.EINTR) {
-			panic("owr: epoll_wait: " + err.Error()) // its arguments are our own
-		}
-		l.now = time.Now()
-		ready := events[:max(n, 0)]
-		// Origins come first: a connection to one that has ended, or that speaks without being asked, must be gone
-		// before the request of a client of the same turn takes it.
-		rung := false
-		for i := range ready {
-			if fd := int(ready[i].Fd); fd == l.ev {
-				rung = true
-			} else if o := l.files[fd].origin; o != nil {
+		l.turn(l.patience())
+	}
+}
+
+// turn waits for events, so many milliseconds at most, and serves what they bring.
+func (l *loop) turn(patience int) {
+	ready := take(l.ep, l.inside[:], patience)
+	l.now = time.Now()
+	// Origins come first: a connection to one that has ended, or that speaks without being asked, must be gone
+	// before the request of a client of the same turn takes it.
+	rung, lobby := false, false
+	l.budget = loopTurn
+	for i := range ready {
+		switch fd := int(ready[i].Fd); fd {
+		case l.ev:
+			rung = true
+		case l.lobby:
+			lobby = true
+		default:
+			l.budget = loopFew
+			if o := l.files[fd].origin; o != nil {
 				l.guarded(o.client, o, ready[i].Events)
 			}
 		}
-		for i := range ready {
-			if c := l.files[ready[i].Fd].client; c != nil {
-				l.guarded(c, nil, ready[i].Events)
-			}
+	}
+	for i := range ready {
+		if c := l.files[ready[i].Fd].client; c != nil {
+			l.guarded(c, nil, ready[i].Events)
 		}
-		if rung {
-			l.heed()
-		}
-		if l.now.Sub(l.swept) >= loopSweep {
-			l.call(l.sweep)
-		}
-		if l.now.Sub(l.yielded) >= loopYield {
-			l.yielded = l.now
-			runtime.Gosched()
+	}
+	if rung {
+		l.heed(l.budget)
+	}
+	l.unpark()
+	if lobby {
+		l.attend()
+	}
+	if l.now.Sub(l.swept) >= loopSweep {
+		l.call(l.sweep)
+	}
+	if l.now.Sub(l.yielded) >= loopYield {
+		l.yielded = l.now
+		runtime.Gosched()
+	}
+}
+
+// take waits for events, so many milliseconds at most; -1: for ever.
+func take(ep int, events []syscall.EpollEvent, patience int) []syscall.EpollEvent {
+	n, err := syscall.EpollWait(ep, events, patience)
+	if err != nil && !errors.Is(err, syscall.EINTR) {
+		panic("owr: epoll_wait: " + err.Error()) // its arguments are our own
+	}
+	return events[:max(n, 0)]
+}
+
+// attend looks at the lobby.
+func (l *loop) attend() {
+	for _, e := range take(l.lobby, l.outside[:], 0) {
+		switch fd := int(e.Fd); {
+		case l.files[fd].listens:
+			l.call(func() { l.accept(fd, loopTurn) })
+		case l.files[fd].client != nil:
+			l.guarded(l.files[fd].client, nil, e.Events)
 		}
 	}
 }
@@ -245,7 +339,9 @@ func (l *loop) run() {
 // patience is how long the loop may sleep, in milliseconds.
 func (l *loop) patience() int {
 	switch {
-	case len(l.busy) > 0:
+	case len(l.parked) > 0:
+		return 0
+	case len(l.busy) > 0 || l.deaf:
 		return int(loopSweep / time.Millisecond)
 	case len(l.idle) > 0 || len(l.origins) > 0:
 		return 1000
@@ -253,21 +349,24 @@ func (l *loop) patience() int {
 	return -1
 }
 
-// guarded handles one event. A defect costs the connection that met it.
+// rescue is deferred by what serves a client: a defect costs the connection that met it.
+func (l *loop) rescue(c *loopClient) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	l.s.panicked(r)
+	if c != nil && c.fd >= 0 {
+		if !c.begun {
+			_, _ = sendTo(c.fd, l.s.appendAnswer(nil, &answer{status: 500, kind: typeText, body: []byte("Internal Server Error\n"), closes: true}, false))
+		}
+		l.endClient(c)
+	}
+}
+
+// guarded handles one event.
 func (l *loop) guarded(c *loopClient, o *loopOrigin, events uint32) {
-	defer func() {
-		r := recover()
-		if r == nil {
-			return
-		}
-		l.s.panicked(r)
-		if c != nil && c.fd >= 0 {
-			if !c.begun {
-				_, _ = sendTo(c.fd, l.s.appendAnswer(nil, &answer{status: 500, kind: typeText, body: []byte("Internal Server Error\n"), closes: true}, false))
-			}
-			l.endClient(c)
-		}
-	}()
+	defer l.rescue(c)
 	if o != nil {
 		l.originEvent(o, events)
 	} else {
@@ -278,11 +377,19 @@ func (l *loop) guarded(c *loopClient, o *loopOrigin, events uint32) {
 // sweep ends what has taken too long.
 func (l *loop) sweep() {
 	l.swept = l.now
+	if l.deaf {
+		l.deaf = false
+		for _, fd := range l.listening {
+			l.hear(fd)
+		}
+	}
 	for _, c := range slices.Backward(l.busy) { // whoever leaves makes room for one from behind
 		switch {
 		case !l.now.After(c.deadline):
+		case c.parked != nil:
+			l.turnAway(c)
 		case c.decision != nil:
-			l.told(c, l.s.undecided(&c.decision.who))
+			l.giveUp(c, c.decision)
 		case c.origin != nil:
 			l.originFailed(c, &originError{faultTimeout, os.ErrDeadlineExceeded})
 		}
@@ -337,10 +444,104 @@ func (s *Server) tellLoops(what func(*loop)) {
 
 // --- clients that come and go --------------------------------------------------------------
 
-// migrate gives a connection to a loop and reports whether one has taken it. c is of no more use then.
-func (s *Server) migrate(c *clientConn) bool {
+// loopsAccept has the loops accept the connections of a listener, each from a descriptor of its own, and reports whether they do.
+func (s *Server) loopsAccept(listener net.Listener) bool {
+	tcp, ok := listener.(*net.TCPListener)
+	if !ok {
+		return false
+	}
+	accepting := 0
+	for _, l := range s.loops {
+		fd, err := dupOf(tcp)
+		if err != nil {
+			s.log.Warn("a loop accepts no connections", "err", err)
+			continue
+		}
+		prepare(fd)
+		s.work.Add(1) // until the loop closes it
+		if !l.post(func() { l.listen(fd) }) {
+			panic("owr: a loop has ended before its listener") // Shutdown stops it after Serve has returned
+		}
+		accepting++
+	}
+	return accepting > 0
+}
+
+// prepare sets what accepted connections inherit from their listener, to what package net sets for each of them. An error leaves
+// connections that are slower or that are missed later when they have gone.
+func prepare(fd int) {
+	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+	_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
+	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, 15)
+	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, 15)
+	_ = syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, 9)
+}
+
+func (l *loop) listen(fd int) {
+	l.listening = append(l.listening, fd)
+	if l.s.draining.Load() {
+		l.stopListening()
+		return
+	}
+	l.hear(fd)
+}
+
+func (l *loop) hear(fd int) {
+	if err := l.add(l.lobby, fd, syscall.EPOLLIN|loopAlone); err != nil {
+		panic("owr: epoll: " + err.Error()) // no memory, or the system's limit of watches
+	}
+	l.files[fd].listens = true
+}
+
+func (l *loop) stopListening() {
+	for _, fd := range l.listening {
+		if fd < len(l.files) {
+			l.files[fd] = loopFile{}
+		}
+		_ = syscall.Close(fd)
+		l.s.work.Done()
+	}
+	l.listening, l.deaf = nil, false
+}
+
+// accept takes in new connections, at most so many, and gives them to the loops in turn.
+func (l *loop) accept(listener, most int) {
+	for range most {
+		fd, from, err := syscall.Accept4(listener, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+		switch {
+		case err == nil:
+			l.s.welcome(l, fd, addrOf(from))
+		case errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
+			return
+		default:
+			// Mostly a want of descriptors, which comes back as requests end.
+			l.s.log.Error("cannot accept connections", "err", err)
+			for _, fd := range l.listening {
+				l.release(l.lobby, fd)
+			}
+			l.deaf = true
+			return
+		}
+	}
+}
+
+// addrOf is peerAddr for what the system says.
+func addrOf(from syscall.Sockaddr) netip.Addr {
+	switch a := from.(type) {
+	case *syscall.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr)
+	case *syscall.SockaddrInet6:
+		return netip.AddrFrom16(a.Addr).Unmap()
+	}
+	return netip.Addr{}
+}
+
+// goBack gives a connection to a loop again, after something that was not for a loop, and reports whether one has taken it. c is
+// of no more use then.
+func (s *Server) goBack(c *clientConn) bool {
 	tcp, ok := c.Conn.(*net.TCPConn)
-	if !ok || len(s.loops) == 0 || s.draining.Load() {
+	if !ok || len(s.loops) == 0 {
 		return false
 	}
 	fd, err := dupOf(tcp)
@@ -350,15 +551,33 @@ func (s *Server) migrate(c *clientConn) bool {
 	l, peer := s.loops[s.nextLoop.Add(1)%uint32(len(s.loops))], c.peer
 	s.conns.disown(c)
 	_ = tcp.Close()
-	s.work.Add(1) // endClient, or the goroutine that the loop hands it to, ends this
-	if !l.post(func() { l.adopt(fd, peer) }) {
+	s.work.Add(1) // as in welcome
+	if !l.post(func() { l.adopt(fd, peer, s.cfg.IdleTimeout) }) {
 		panic("owr: a loop has ended before its clients") // Shutdown stops it after the last one
 	}
 	return true
 }
 
-// dupOf is another descriptor of a connection, with which the runtime's poller has nothing to do.
-func dupOf(tcp *net.TCPConn) (fd int, err error) {
+// welcome takes in a connection that the loop here has accepted.
+func (s *Server) welcome(here *loop, fd int, peer netip.Addr) {
+	if !s.conns.admit(peer, s.countsConns(peer)) {
+		s.metrics.limited.Inc()
+		_, _ = sendTo(fd, tooManyConns)
+		_ = syscall.Close(fd)
+		return
+	}
+	s.metrics.connections.Inc()
+	s.work.Add(1) // endClient, or the goroutine that the loop hands it to, ends this
+	l := s.loops[s.nextLoop.Add(1)%uint32(len(s.loops))]
+	if l == here {
+		l.adopt(fd, peer, s.cfg.HeaderTimeout)
+	} else if !l.post(func() { l.adopt(fd, peer, s.cfg.HeaderTimeout) }) {
+		panic("owr: a loop has ended before its clients") // Shutdown stops it after the last one
+	}
+}
+
+// dupOf is another descriptor of a connection or a listener, with which the runtime's poller has nothing to do.
+func dupOf(tcp syscall.Conn) (fd int, err error) {
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return -1, err
@@ -382,10 +601,11 @@ func connOf(fd int) (net.Conn, error) {
 	return net.FileConn(f)
 }
 
-func (l *loop) adopt(fd int, peer netip.Addr) {
-	c := &loopClient{fd: fd, peer: peer, deadline: l.now.Add(l.s.cfg.IdleTimeout)}
+// adopt has the loop serve a client from now on. Its next request may be so long in coming.
+func (l *loop) adopt(fd int, peer netip.Addr, wait time.Duration) {
+	c := &loopClient{fd: fd, peer: peer, deadline: l.now.Add(wait)}
 	l.idle.add(c)
-	if err := l.watch(fd); err != nil || l.s.draining.Load() {
+	if err := l.add(l.lobby, fd, loopReads); err != nil || l.s.draining.Load() {
 		l.endClient(c)
 		return
 	}
@@ -419,7 +639,7 @@ func (l *loop) endClient(c *loopClient) {
 // handOver gives a client to a goroutine, with what has been read from it and not served. It reports false, and the client is
 // gone, when there is no descriptor for that.
 func (l *loop) handOver(c *loopClient, unread []byte, serve func(*clientConn)) bool {
-	l.release(c.fd)
+	l.release(l.watcher(c.inside), c.fd)
 	conn, err := connOf(c.fd)
 	l.forget(c)
 	if err != nil {
@@ -437,8 +657,15 @@ func (l *loop) handOver(c *loopClient, unread []byte, serve func(*clientConn)) b
 	return true
 }
 
-// drain closes the clients that wait for nothing; the others follow with their answers.
+// release ends a loop's part in a descriptor that stays open.
+func (l *loop) release(ep, fd int) {
+	l.files[fd] = loopFile{}
+	_ = syscall.EpollCtl(ep, syscall.EPOLL_CTL_DEL, fd, nil)
+}
+
+// drain accepts no more, and closes the clients that wait for nothing; the others follow with their answers.
 func (l *loop) drain() {
+	l.stopListening()
 	for len(l.idle) > 0 {
 		l.endClient(l.idle[len(l.idle)-1])
 	}

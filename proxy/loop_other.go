@@ -2,6 +2,8 @@
 
 package proxy
 
+import "net"
+
 // A loop is there on Linux alone; elsewhere goroutines do all of it.
 type loop struct{}
 
@@ -10,4 +12,6 @@ func (s *Server) drainLoops()       {}
 func (s *Server) cutOffLoops()      {}
 func (s *Server) stopLoops()        {}
 
-func (s *Server) migrate(*clientConn) bool { return false }
+func (s *Server) goBack(*clientConn) bool { return false }
+
+func (s *Server) loopsAccept(net.Listener) bool { return false }

@@ -7,7 +7,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// loopFirst has every connection of these tests begin where most of them are seldom: in a loop. `make test` runs both ways.
-var loopFirst = flag.Bool("loop-first", false, "connections begin in an event loop")
+// goroutines has every connection of these tests served as where there are no loops: for an origin with TLS, or on another
+// system than Linux. `make test` runs both ways.
+var goroutines = flag.Bool("goroutines", false, "connections are served by goroutines and not by event loops")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

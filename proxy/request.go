@@ -88,7 +88,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, x *exchange) {
 		x.verdict = s.decideCounted(h, x)
 	}
 	if x.verdict.outcome != letIn {
-		s.hold(ctx, h, &x.verdict)
+		s.send(ctx, s.holdAnswer(h, &x.verdict))
 		return
 	}
 	s.forward(ctx, x)
@@ -112,7 +112,7 @@ func (s *Server) own(ctx *fasthttp.RequestCtx, h *head) {
 	case pathReady:
 		s.ready(ctx)
 	case pathQueue:
-		s.queuePage(ctx, h)
+		s.send(ctx, s.queuePage(h))
 	case pathCheck:
 		s.check(ctx, h)
 	}
@@ -150,7 +150,7 @@ func (s *Server) expect(ctx *fasthttp.RequestCtx) (status int) {
 		if x.verdict.outcome == letIn {
 			return fasthttp.StatusContinue
 		}
-		s.hold(ctx, &x.head, &x.verdict)
+		s.send(ctx, s.holdAnswer(&x.head, &x.verdict))
 	}
 	clientOf(ctx).lingers()
 	s.end(ctx)

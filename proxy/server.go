@@ -32,7 +32,8 @@ type Server struct {
 	pages   *pages
 	pace    pace
 	limits  *edgeLimits
-	shed    *shedder
+	shed    *shedder // by how long decisions take
+	crowd   *shedder // by how long requests are parked
 
 	mainPath     string // MainURL when it is on this host, else "/"
 	secureCookie bool   // the cookie's name demands Secure
@@ -47,11 +48,11 @@ type Server struct {
 	loops     []*loop
 	nextLoop  atomic.Uint32
 	loopWork  sync.WaitGroup
-	loopFirst bool      // tests: connections begin in a loop
 	starter   sync.Once // of the origin's sweeper and the loops
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
-	closed    bool // mu
+	closed    bool          // mu
+	closing   chan struct{} // closed with the first Shutdown
 }
 
 // New makes a Server. It serves nothing and starts nothing until Serve.
@@ -67,7 +68,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, room: cfg.Room, log: cfg.Logger, metrics: m, mainPath: "/",
 		secureCookie: strings.HasPrefix(cfg.CookieName, "__Host-") || strings.HasPrefix(cfg.CookieName, "__Secure-"),
-		listeners:    make(map[net.Listener]struct{}),
+		listeners:    make(map[net.Listener]struct{}), closing: make(chan struct{}),
 	}
 	if strings.HasPrefix(cfg.MainURL, "/") {
 		s.mainPath = cfg.MainURL
@@ -78,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 	s.pace = newPace(cfg)
 	s.origin = newOrigin(cfg, m, s.log)
 	s.limits = newEdgeLimits(cfg.VisitorRPS, cfg.NewPerIPPerMinute)
-	s.shed = newShedder()
+	s.shed, s.crowd = newShedder(), newShedder()
 	s.base, s.cancel = context.WithCancel(context.Background())
 	s.conns.all = make(map[*clientConn]struct{})
 	s.conns.of = make(map[netip.Addr]int)
@@ -135,6 +136,10 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 		_ = l.Close()
 	}()
+	if s.loopsAccept(l) {
+		<-s.closing
+		return nil
+	}
 	return s.accept(l)
 }
 
@@ -175,18 +180,25 @@ func (s *Server) accept(l net.Listener) error {
 
 func (s *Server) serveConn(conn net.Conn) {
 	c := &clientConn{Conn: conn, peer: peerAddr(conn.RemoteAddr()), stall: s.cfg.StallTimeout, gone: s.connGone}
-	counted := s.conns.most > 0 && !s.isTrusted(c.peer)
-	if !s.conns.add(c, counted) {
+	if !s.conns.admit(c.peer, s.countsConns(c.peer)) {
 		s.metrics.limited.Inc()
 		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = conn.Write([]byte("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nCache-Control: no-store\r\n" +
-			"Content-Length: 0\r\nConnection: close\r\n\r\n"))
+		_, _ = conn.Write(tooManyConns)
 		_ = conn.Close()
 		return
 	}
+	s.conns.own(c)
 	s.metrics.connections.Inc()
+	if s.draining.Load() {
+		c.closeIfIdle() // Shutdown has perhaps not seen it
+	}
 	s.work.Go(func() { s.protect(c, s.serveClient) })
 }
+
+// countsConns reports whether the connections of an address have a limit.
+func (s *Server) countsConns(peer netip.Addr) bool { return s.conns.most > 0 && !s.isTrusted(peer) }
+
+var tooManyConns = []byte("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 // protect keeps a defect in serving one connection from ending the process.
 func (s *Server) protect(c *clientConn, serve func(*clientConn)) {
@@ -200,9 +212,6 @@ func (s *Server) protect(c *clientConn, serve func(*clientConn)) {
 }
 
 func (s *Server) serveClient(c *clientConn) {
-	if s.loopFirst && s.migrate(c) {
-		return
-	}
 	switch s.lane(c) {
 	case laneClosed:
 		_ = c.Close()
@@ -252,6 +261,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	s.draining.Store(true)
 	s.mu.Lock()
+	if !s.closed {
+		close(s.closing)
+	}
 	s.closed = true
 	for l := range s.listeners {
 		_ = l.Close()

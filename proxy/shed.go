@@ -60,6 +60,13 @@ func (s *shedder) took(d time.Duration) {
 	}
 }
 
+// feel is took for what is seen all the time and mostly nothing: while all is well it costs next to nothing.
+func (s *shedder) feel(d time.Duration) {
+	if d > 0 || s.share.Load() > 0 {
+		s.took(d)
+	}
+}
+
 // turn ends an interval; s.mu is held.
 func (s *shedder) turn(least time.Duration) {
 	share := s.share.Load()
