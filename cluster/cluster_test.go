@@ -190,6 +190,30 @@ func TestLeaderDies(t *testing.T) {
 	sameTables(t, c)
 }
 
+// Whoever leads, the two others never wait for votes for equally long, so they split the vote once at most.
+func TestElectionTimeoutsDoNotMeet(t *testing.T) {
+	c := clustertest.New(t, 3, limits(1)).StartAll()
+	for range 2 {
+		leader := c.Leader()
+		clustertest.Eventually(t, "timeouts apart", func() error {
+			var of []time.Duration
+			for i, n := range c.Nodes {
+				if i != leader && n != nil {
+					of = append(of, n.ElectionTimeout())
+				}
+			}
+			if len(of) == 2 && max(of[0], of[1]) < 2*min(of[0], of[1]) {
+				return fmt.Errorf("%v and twice that, and %v", of[0], of[1])
+			}
+			return nil
+		})
+		c.Stop(leader)
+		c.Leader()
+		c.Start(leader)
+		c.WaitReady()
+	}
+}
+
 func TestHandOver(t *testing.T) {
 	c := clustertest.New(t, 3, limits(2)).StartAll()
 	old := c.Leader()
