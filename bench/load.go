@@ -196,14 +196,14 @@ func (l load) run(ctx context.Context) (report, error) {
 		}
 	}()
 	for _, c := range slices.Backward(d.conns) {
-		// With a rate a connection is made when it is needed, so that a slow load is not a storm of them.
-		if l.rate == 0 {
-			if err := d.dial(c); err != nil {
-				return report{}, err
-			}
+		// Before the clock starts: making them when they are needed is a storm of them as soon as answers are late, which then
+		// are late because of the storm.
+		if err := d.dial(c); err != nil {
+			return report{}, err
 		}
 		d.free = append(d.free, c)
 	}
+	time.Sleep(time.Duration(l.conns) * 100 * time.Microsecond) // until the other side has taken them in
 	before := threadTime()
 	d.begun = time.Now()
 	d.out.begun, d.out.patience = d.begun, l.patience
@@ -416,11 +416,12 @@ func (d *loader) hangUp(c *conn) {
 	}
 }
 
-// epollWait waits with a resolution of nanoseconds.
+// epollWait waits with a resolution of nanoseconds. The runtime is not told that it waits: a thread beside this one would be busy
+// with taking its processor away and giving it back.
 func epollWait(fd int, events []syscall.EpollEvent, wait time.Duration) int {
 	const epollPwait2 = 441 // the same on every architecture; Linux 5.11
 	limit := syscall.NsecToTimespec(int64(wait))
-	n, _, errno := syscall.Syscall6(epollPwait2, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
+	n, _, errno := syscall.RawSyscall6(epollPwait2, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
 		uintptr(unsafe.Pointer(&limit)), 0, 0)
 	switch errno {
 	case 0:

@@ -67,7 +67,7 @@ func measureOverload(l *lab) ([]*figure, error) {
 	}
 
 	once := func(times float64) (crush, error) {
-		stay := load{targets: c.publics(), conns: 300, duration: 2 * l.o.window, rate: 0.4 * peak, next: inside, journal: true, core: 2, patience: 3 * time.Second, backlog: 3000}
+		stay := load{targets: c.publics(), conns: 2000, duration: 2 * l.o.window, rate: 0.4 * peak, next: inside, journal: true, core: 2, patience: 3 * time.Second, backlog: 3000}
 		come := wholeVisits(c.publics(), 3000, 2*l.o.window, newcomer)
 		come.rate, come.journal, come.core, come.patience, come.backlog = (times-0.4)*peak/2, true, 2, 3*time.Second, 3000
 		var a, b report
