@@ -8,12 +8,13 @@ export GOFLAGS := $(filter-out -buildvcs%,$(GOFLAGS)) -buildvcs=false
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LINT      = v2.15.0
 FUZZTIME ?= 30s
+SEEDS    ?= 10000
 BENCH    ?= .
 ROWS     ?=
 IMAGE    ?= owr:local
 COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
-.PHONY: help build test race fuzz bench bench-quick bench-tools gobench e2e lint fmt cover image up down ci compose-test accept tools
+.PHONY: help build test race simulate fuzz bench bench-quick bench-tools gobench e2e lint fmt cover image up down ci compose-test accept tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +23,7 @@ build: ## the binary, ./bin/owr
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/owr ./cmd/owr
 
 tools: ## what the tests need beside Go: redis-server, chromium, a C compiler for -race
-	@scripts/need redis-server chromium gcc
+	@scripts/need redis-server chromium gcc haproxy
 
 test: tools ## every test: packages, three real nodes with Redis, a real browser
 	go test ./...
@@ -38,6 +39,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
 	  done; \
 	done
+
+simulate: ## the cluster's logic under SEEDS (10000) seeded mixtures of delays, losses, pauses, crashes and clocks
+	go test ./cluster -run '^TestSimulation$$' -count 1 -v -timeout 30m -sim-seeds $(SEEDS)
 
 bench: bench-tools ## owr next to its baselines: table, bench/results, docs/img; ROWS picks some
 	go build -o bin/bench ./bench

@@ -146,7 +146,6 @@ func (b *batcher) idle() bool {
 // run sends batch after batch until ctx ends, then turns away whoever still waits.
 func (b *batcher) run(ctx context.Context) {
 	defer b.shut()
-	var commands []queue.Command
 	for {
 		select {
 		case <-b.more:
@@ -157,21 +156,30 @@ func (b *batcher) run(ctx context.Context) {
 		if len(batch) == 0 {
 			continue
 		}
-		commands = commands[:0]
-		for _, s := range batch {
-			commands = append(commands, s.commands...)
-		}
+		commands := commandsOf(batch)
 		b.size.Observe(float64(len(commands)))
 		decisions, err := b.send(ctx, commands)
 		if err == nil {
-			for _, s := range batch {
-				n := len(s.commands)
-				s.end(outcome{decisions: decisions[:n:n]})
-				decisions = decisions[n:]
-			}
+			answer(batch, decisions)
 			continue
 		}
 		b.again(ctx, batch)
+	}
+}
+
+func commandsOf(batch []*submission) (commands []queue.Command) {
+	for _, s := range batch {
+		commands = append(commands, s.commands...)
+	}
+	return commands
+}
+
+// answer gives each submission of a batch its part of the decisions.
+func answer(batch []*submission, decisions []queue.Decision) {
+	for _, s := range batch {
+		n := len(s.commands)
+		s.end(outcome{decisions: decisions[:n:n]})
+		decisions = decisions[n:]
 	}
 }
 
@@ -205,16 +213,29 @@ func (b *batcher) take() []*submission {
 // again puts a batch back in front, after a pause, unless there has been no leader for so long that its
 // submitters should hear of it.
 func (b *batcher) again(ctx context.Context, batch []*submission) {
-	if b.led() > leaderless {
-		for _, s := range batch {
-			s.end(outcome{err: ErrNoLeader})
-		}
+	if b.giveUp(batch) {
 		return
 	}
 	select {
 	case <-time.After(retryPause):
 	case <-ctx.Done():
 	}
+	b.putBack(batch)
+}
+
+// giveUp ends a batch when there has been no leader for long, and reports whether that was so.
+func (b *batcher) giveUp(batch []*submission) bool {
+	if b.led() <= leaderless {
+		return false
+	}
+	for _, s := range batch {
+		s.end(outcome{err: ErrNoLeader})
+	}
+	return true
+}
+
+// putBack puts a batch back in front.
+func (b *batcher) putBack(batch []*submission) {
 	b.mu.Lock()
 	b.pending = append(batch, b.pending...)
 	for _, s := range batch {

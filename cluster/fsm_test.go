@@ -16,7 +16,7 @@ import (
 // machine is an fsm whose failures are kept.
 func machine() (*fsm, *error) {
 	var failure error
-	return newFSM(newClusterClock(), func(err error) { failure = err }), &failure
+	return newFSM(newClusterClock(time.Now), func(err error) { failure = err }), &failure
 }
 
 func visitor(n int) queue.Token { return queue.MakeToken([16]byte{byte(n), 1}) }
@@ -170,7 +170,7 @@ func FuzzReadSnapshot(f *testing.F) {
 }
 
 func TestClusterTimeNeverRunsBack(t *testing.T) {
-	c := newClusterClock()
+	c := newClusterClock(time.Now)
 	if d := c.now() - time.Now().UnixMilli(); d < -1000 || d > 1000 {
 		t.Errorf("before the first entry it is %d ms off this node's clock", d)
 	}
@@ -181,5 +181,48 @@ func TestClusterTimeNeverRunsBack(t *testing.T) {
 	c.observe(4_000_000) // an entry that came late, or a leader whose clock is behind
 	if now := c.now(); now < 5_000_000 {
 		t.Errorf("an older entry set it back to %d", now)
+	}
+}
+
+// A leader that was away takes the time out of everybody's account before it lets anybody expire.
+func TestALeaderThatWasAwayWaitsWithExpiry(t *testing.T) {
+	now := time.Now()
+	clock := newClusterClock(func() time.Time { return now })
+	clock.observe(1_000_000)
+	l := newLooks(clock)
+	for _, c := range []struct {
+		pass time.Duration
+		due  int64
+		want queue.Command
+		none bool
+	}{
+		{50 * time.Millisecond, 0, queue.Command{}, true},
+		{50 * time.Millisecond, 1_000_101, queue.Command{}, true},
+		{50 * time.Millisecond, 1_000_101, queue.Command{Kind: queue.KindTick}, false},
+		{3 * time.Second, 1_000_200, queue.Command{Kind: queue.KindResume, Arg: 3000}, false},
+		{50 * time.Millisecond, 1_000_200, queue.Command{Kind: queue.KindTick}, false},
+	} {
+		now = now.Add(c.pass)
+		if got, ok := l.next(c.due); got != c.want || ok == c.none {
+			t.Errorf("%v later, due %d: got %+v %v, want %+v", c.pass, c.due, got, ok, c.want)
+		}
+	}
+}
+
+// The first entry of a term counts as time without a leader whatever the clocks are apart, but not what passed under the old leader.
+func TestResumptionDoesNotTrustClocks(t *testing.T) {
+	now := time.Now()
+	clock := newClusterClock(func() time.Time { return now })
+	clock.observe(1_000_000)
+	now = now.Add(time.Second) // idle, and the leader lives
+	contact := now
+	now = now.Add(600 * time.Millisecond)
+	if at, gap := resumeAt(clock, 1_000_000, contact); at != 1_001_600 || gap != 600 {
+		t.Errorf("resumes at %d after a gap of %d ms, want 1001600 and 600", at, gap)
+	}
+	// The newest entry is of a leader whose clock was 5 s behind this one.
+	clock.observe(996_700)
+	if at, gap := resumeAt(clock, 996_700, contact); at != 1_001_600 || gap != 4900 {
+		t.Errorf("resumes at %d after a gap of %d ms, want 1001600 and 4900", at, gap)
 	}
 }

@@ -89,9 +89,7 @@ func (n *Node) runTerm(ctx context.Context) error {
 // beginTerm writes the entries that a term begins with. The first one takes the time without a leader out of
 // everybody's account and holds expiry back (I4); the others make what a cluster has once, if it is not there.
 func (n *Node) beginTerm(contact time.Time) error {
-	now, gap := n.resumeAt(contact)
-	resume := queue.Command{Kind: queue.KindResume, Arg: uint32(min(gap, math.MaxInt32))}
-	if _, err := n.propose(queue.AppendBatch(nil, queue.Batch{Now: now, Commands: []queue.Command{resume}})); err != nil {
+	if _, err := n.propose(resumption(n.clock, n.Stats().Now, contact)); err != nil {
 		return fmt.Errorf("begin the term: %w", err)
 	}
 	if id := n.fsm.identity.Load(); id.cluster == (clusterID{}) {
@@ -113,22 +111,32 @@ func (n *Node) beginTerm(contact time.Time) error {
 	return nil
 }
 
+// resumption is a new leader's first entry. last is the time of the newest entry in its table, and contact when it last heard of
+// the leader before it; zero: never.
+func resumption(clock *clusterClock, last int64, contact time.Time) []byte {
+	now, gap := resumeAt(clock, last, contact)
+	resume := queue.Command{Kind: queue.KindResume, Arg: uint32(min(gap, math.MaxInt32))}
+	return queue.AppendBatch(nil, queue.Batch{Now: now, Commands: []queue.Command{resume}})
+}
+
 // resumeAt is the time of a new leader's first entry, and for how long nothing could commit before it.
 //
 // A node that has followed a leader goes on with that leader's clock, so an election never makes time jump,
-// whatever this node's own clock says. After a restart of all nodes there is no such clock: time is this
+// whatever this node's own clock says. That clock may be ahead of the leader's, when that one was itself ahead of or behind the one before
+// it; so all the time from the newest entry on counts as time without a leader, but for what passed until this node heard of
+// the leader last: nobody's stay is cut short by what the clocks are apart (I4). After a restart of all nodes there is no such clock: time is this
 // node's own, if it is ahead, and all of the time since the last entry was time without a leader.
-func (n *Node) resumeAt(contact time.Time) (now, gap int64) {
-	last := n.Stats().Now
-	now = max(n.clock.now(), last)
+func resumeAt(clock *clusterClock, last int64, contact time.Time) (now, gap int64) {
+	now = max(clock.now(), last)
 	if contact.IsZero() {
-		now = max(now, time.Now().UnixMilli())
+		now = max(now, clock.wall().UnixMilli())
 		if last == 0 {
 			return now, 0
 		}
 		return now, now - last
 	}
-	return now, min(time.Since(contact).Milliseconds(), now-last)
+	idle := max(contact.Sub(clock.heardAt()), 0)
+	return now, max(now-last-idle.Milliseconds(), 0)
 }
 
 // tick proposes a tick when a deadline has passed, until ctx ends. Looking costs one read of a number; an
@@ -136,23 +144,52 @@ func (n *Node) resumeAt(contact time.Time) (now, gap int64) {
 func (n *Node) tick(ctx context.Context) {
 	timer := time.NewTicker(n.cfg.Timing.Tick)
 	defer timer.Stop()
+	looks := newLooks(n.clock)
 	for {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			return
 		}
-		due := n.Stats().NextDeadline
-		if due == 0 || n.clock.now() < due {
+		command, ok := looks.next(n.Stats().NextDeadline)
+		if !ok {
 			continue
 		}
 		limit, cancel := context.WithTimeout(ctx, n.cfg.Timing.RPC)
-		_, err := n.batcher.submit(limit, queue.Command{Kind: queue.KindTick})
+		_, err := n.batcher.submit(limit, command)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			n.log.Debug("a tick was not carried out", "err", err)
 		}
 	}
+}
+
+// looks are a leader's looks at the next deadline.
+type looks struct {
+	clock *clusterClock
+	last  time.Time
+}
+
+// maxNap is how long a leader may be away between two looks. A longer stop of its process, or of its machine, is time in which nothing
+// could commit and perhaps nobody else led: the signs of life that the others noted meanwhile come right behind the
+// deadlines that have passed, and must count first. So it is taken out of everybody's account as after an election (I4). It is
+// well below the grace that a slot has.
+const maxNap = 500 * time.Millisecond
+
+func newLooks(clock *clusterClock) *looks { return &looks{clock, clock.wall()} }
+
+// next is what a look calls for, if anything, when due is the next deadline, 0 for none.
+func (l *looks) next(due int64) (queue.Command, bool) {
+	now := l.clock.wall()
+	away := now.Sub(l.last)
+	l.last = now
+	switch {
+	case away > maxNap:
+		return queue.Command{Kind: queue.KindResume, Arg: uint32(min(away.Milliseconds(), math.MaxInt32))}, true
+	case due != 0 && l.clock.now() >= due:
+		return queue.Command{Kind: queue.KindTick}, true
+	}
+	return queue.Command{}, false
 }
 
 // proposeBatch commits one entry of commands. Only the batcher calls it, one at a time.
@@ -243,10 +280,12 @@ func (n *Node) setLeader(address, id string) {
 	n.leaderChanged = make(chan struct{})
 	if address == "" {
 		n.leaderLost = time.Now()
+		n.lost.Store(max(1, int64(n.leaderLost.Sub(n.begun))))
 		n.log.Warn("no leader")
 		return
 	}
 	n.leaderLost = time.Time{}
+	n.lost.Store(0)
 	n.log.Info("leader", "leader", id)
 	n.batcher.wake()
 }

@@ -53,6 +53,8 @@ type Node struct {
 	leaderID      string        // of leaderAddress
 	leaderChanged chan struct{} // closed when the leader changes
 	leaderLost    time.Time     // since when none is known; zero when one is
+	lost          atomic.Int64  // leaderLost as time since the node began, 0 when one is known: for who must not wait for the mutex
+	begun         time.Time
 
 	ctx    context.Context // ends with the node
 	cancel context.CancelFunc
@@ -71,9 +73,10 @@ func Open(cfg Config) (*Node, error) {
 	cfg.Timing, cfg.Compaction = cfg.Timing.withDefaults(len(cfg.Peers) < 2), cfg.Compaction.withDefaults()
 	n := &Node{
 		cfg: cfg, self: cfg.self(), log: cfg.Logger,
-		clock: newClusterClock(), notify: make(chan bool, 16), observed: make(chan raft.Observation, 16),
-		leaderChanged: make(chan struct{}), leaderLost: time.Now(),
+		clock: newClusterClock(time.Now), notify: make(chan bool, 16), observed: make(chan raft.Observation, 16),
+		leaderChanged: make(chan struct{}), leaderLost: time.Now(), begun: time.Now(),
 	}
+	n.lost.Store(1)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.fsm = newFSM(n.clock, n.fail)
 	n.touches = newTouches(n.clock.now)
@@ -197,6 +200,12 @@ func (n *Node) SubmitFunc(until time.Time, c queue.Command, then func(queue.Deci
 
 // HasRoom reports whether by this replica a newcomer would get a slot: a hint.
 func (n *Node) HasRoom() bool { return n.fresh.Load() && n.fsm.table.Load().HasRoom() }
+
+// Quorum reports whether a leader is known, or was until a moment ago: whether a command would be waited for. It costs one load.
+func (n *Node) Quorum() bool {
+	lost := n.lost.Load()
+	return lost == 0 || time.Since(n.begun)-time.Duration(lost) <= leaderless
+}
 
 // Counts returns the sizes of the room by this replica.
 func (n *Node) Counts() queue.Counts { return n.Stats().Counts }

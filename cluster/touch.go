@@ -72,19 +72,23 @@ func (t *touches) flush(ctx context.Context, submit func(context.Context, ...que
 	list := t.take()
 	for len(list) > 0 {
 		n := min(len(list), maxEntry)
-		now := t.now()
-		commands := make([]queue.Command, n)
-		for i, v := range list[:n] {
-			age := min(max(now-v.seen, 0), int64(time.Hour/time.Millisecond))
-			commands[i] = queue.Command{Kind: queue.KindTouch, Token: v.token, Arg: uint32(age)}
-		}
-		if _, err := submit(ctx, commands...); err != nil {
+		if _, err := submit(ctx, t.commands(list[:n])...); err != nil {
 			t.giveBack(list)
 			return err
 		}
 		list = list[n:]
 	}
 	return nil
+}
+
+// commands tell the cluster of the touches: how long ago each was.
+func (t *touches) commands(list []touch) []queue.Command {
+	now, out := t.now(), make([]queue.Command, len(list))
+	for i, v := range list {
+		age := min(max(now-v.seen, 0), int64(time.Hour/time.Millisecond))
+		out[i] = queue.Command{Kind: queue.KindTouch, Token: v.token, Arg: uint32(age)}
+	}
+	return out
 }
 
 // run flushes at every interval until ctx ends.
