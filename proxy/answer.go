@@ -149,6 +149,9 @@ func (s *Server) holdAnswer(h *head, v *verdict) answer {
 		a.status, a.retryAfter, detail = 429, retryFailed, "Too many requests."
 	default:
 		a.status, a.retryAfter, detail = 429, s.retryAfter(v.position), "You are in the waiting line."
+		if v.still {
+			detail += " " + standsStill
+		}
 	}
 	a.body = problemBody(a.status, v.position, a.retryAfter, detail)
 	return a
@@ -179,7 +182,7 @@ func (s *Server) waitingPage(h *head, v *verdict, status int) answer {
 		target = []byte(s.mainPath)
 	}
 	return answer{
-		status: status, kind: typeHTML, body: s.pages.waiting.render(target, v.position, seconds), policy: s.pages.waiting.policy,
+		status: status, kind: typeHTML, body: s.pages.waiting.render(target, v.position, seconds, v.still), policy: s.pages.waiting.policy,
 		retryAfter: seconds, tell: v,
 	}
 }
@@ -193,7 +196,7 @@ func (s *Server) queuePage(h *head) answer {
 	}
 	position := queryPosition(h.target)
 	return answer{
-		status: 200, kind: typeHTML, body: s.pages.waiting.render(target, position, pageRefresh), policy: s.pages.waiting.policy,
+		status: 200, kind: typeHTML, body: s.pages.waiting.render(target, position, pageRefresh, false), policy: s.pages.waiting.policy,
 	}
 }
 

@@ -43,6 +43,8 @@ type Room interface {
 	Applied() uint64
 	// WaitApplied returns once this replica has applied index, or with an error.
 	WaitApplied(ctx context.Context, index uint64) error
+	// Quorum reports whether the cluster can commit, as far as this node knows; false only after the time that an election takes.
+	Quorum() bool
 	// Ready is nil once the table is fresh and a leader is in reach; else it says why not.
 	Ready() error
 	// Keys are the proof keys of the replicated state, the newest first; empty before the
@@ -88,6 +90,9 @@ type Config struct {
 	// Who waits is asked to come back after PollMin near the head of the line, and up to PollMax far back.
 	PollMin time.Duration // 2 s
 	PollMax time.Duration // 30 s; not below PollMin
+
+	// NoQuorumPerMinute is how many visitors a minute are let in without a slot while the cluster has no majority; 0: none.
+	NoQuorumPerMinute int
 
 	DecisionTimeout time.Duration // 3 s; how long a request waits for a commit
 

@@ -185,7 +185,7 @@ func (l *loop) leave(c *loopClient, in []byte) {
 // conclude answers a request that has been decided, or asks the origin.
 func (l *loop) conclude(c *loopClient, h *head, from *sender, v verdict) {
 	s := l.s
-	s.metrics.decisions[v.outcome].Inc()
+	s.count(&v)
 	if v.outcome != letIn {
 		l.move(c, false)
 	}

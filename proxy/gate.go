@@ -29,6 +29,8 @@ type verdict struct {
 	position int    // 1 or more when known
 	index    uint64 // as of which the visitor is told this: what its new cookie says
 	tell     bool   // the visitor needs a new cookie
+	still    bool   // the line stands still: there is no majority
+	apart    bool   // let in without a slot, in an outage
 }
 
 // maxCandidates is how many cookies of our name one request may make us check.
@@ -158,6 +160,11 @@ const settled queue.Kind = 0
 // stand decides for a visitor with a cookie as far as this replica can. When it cannot, it says what to submit instead:
 // KindEnter for a first visit.
 func (s *Server) stand(c *caller) (verdict, queue.Kind) {
+	if c.good || c.view.State != queue.Unknown {
+		if v, ok := s.passApart(c); ok {
+			return v, settled
+		}
+	}
 	switch c.view.State {
 	case queue.Active:
 		s.room.Touch(c.token)
@@ -187,7 +194,9 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 
 // inLine is the place that this replica has for the visitor.
 func (s *Server) inLine(c *caller) verdict {
-	return verdict{outcome: waits, token: c.token, position: c.view.Position, index: s.room.Applied(), tell: !c.good}
+	return verdict{
+		outcome: waits, token: c.token, position: c.view.Position, index: s.room.Applied(), tell: !c.good, still: s.outage.standsStill(),
+	}
 }
 
 func (s *Server) waitApplied(index uint64) bool {
@@ -223,7 +232,7 @@ func (s *Server) undecided(c *caller) verdict {
 	if c.view.State == queue.Absent {
 		return s.inLine(c)
 	}
-	return verdict{outcome: failed, token: c.token}
+	return verdict{outcome: failed, token: c.token, still: s.outage.standsStill()}
 }
 
 // maxCommands is how many commands one request may take: a visitor that arrives may find itself released, and one that claims
@@ -270,15 +279,21 @@ func (s *Server) newcomer(from *sender) (verdict, queue.Kind) {
 	case s.limits.newcomers != nil && !s.limits.newcomers.allow(prefixOf(from.client)):
 		return verdict{outcome: limited}, settled
 	case len(s.room.Keys()) == 0:
-		return verdict{outcome: failed}, settled
+		return verdict{outcome: failed, still: s.outage.standsStill()}, settled
+	}
+	c := caller{token: newToken()}
+	if v, ok := s.passApart(&c); ok {
+		return v, settled
+	}
+	switch {
 	case s.crowd.turnsAway():
 		return shedVerdict, settled
 	case !s.room.HasRoom():
-		return s.outside(verdict{outcome: waits, token: newToken(), tell: true}), settled
+		return s.outside(verdict{outcome: waits, token: c.token, tell: true}), settled
 	case s.shed.turnsAway():
 		return shedVerdict, settled
 	}
-	return verdict{token: newToken()}, queue.KindEnter
+	return verdict{token: c.token}, queue.KindEnter
 }
 
 // entered turns the decision on a KindEnter into a verdict.
@@ -300,6 +315,7 @@ func (s *Server) outside(v verdict) verdict {
 	if most := s.room.Limits().QueueMax; v.outcome == waits && most > 0 && queued >= most {
 		return verdict{outcome: full}
 	}
+	v.still = s.outage.standsStill()
 	v.position = queued + 1 // an estimate: it has no ticket yet
 	return v
 }

@@ -131,7 +131,7 @@ func (s *Server) laneServe(c *clientConn, b *laneBuffer) (end laneEnd) {
 	if string(b.head.path) == pathCheck {
 		from := s.senderOf(c.peer, b.head.fields)
 		v := s.decide(&b.head, &from)
-		s.metrics.decisions[v.outcome].Inc()
+		s.count(&v)
 		return s.laneAnswer(c, b, s.pollAnswer(b.head.target, &v), from.https)
 	}
 	token, ok := s.lanePass(&b.head)
@@ -149,7 +149,7 @@ func (s *Server) lanePass(h *head) (queue.Token, bool) {
 	}
 	v, ok := s.pass(&who)
 	if ok {
-		s.metrics.decisions[letIn].Inc()
+		s.count(&v)
 	}
 	return v.token, ok
 }

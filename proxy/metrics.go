@@ -13,6 +13,7 @@ type metrics struct {
 	tunnels      prometheus.Gauge
 	originConns  prometheus.Gauge
 	panics       prometheus.Counter
+	apart        prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -46,6 +47,9 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 			Name: "owr_panics_total", Help: "Requests ended by a defect in owr itself.",
 		}),
 	}
+	m.apart = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "owr_no_quorum_admitted_total", Help: "Visitors let in without a slot while the cluster had no majority (WR_NO_QUORUM=admit).",
+	})
 	for o, name := range outcomeNames {
 		m.decisions[o] = decisions.WithLabelValues(name)
 	}
@@ -53,7 +57,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		m.originErrors[f] = originErrors.WithLabelValues(string(f))
 	}
 	for _, c := range []prometheus.Collector{
-		decisions, originErrors, m.refused, m.limited, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics,
+		decisions, originErrors, m.refused, m.limited, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics, m.apart,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err

@@ -119,9 +119,12 @@ func newPage(source []byte, policy string) (*page, error) {
 	return p, nil
 }
 
-// render fills a page in: where a browser without scripts goes on, in how many seconds, and
-// the position, 0 for none.
-func (p *page) render(target []byte, position, seconds int) []byte {
+// standsStill is what those in line are told while there is no majority; page.html says the same in its script.
+const standsStill = "The line stands still at the moment. Your place is kept."
+
+// render fills a page in: where a browser without scripts goes on, in how many seconds, the
+// position, 0 for none, and whether the line stands still.
+func (p *page) render(target []byte, position, seconds int, still bool) []byte {
 	out := make([]byte, 0, p.size+len(target)+256)
 	for i := range p.pieces {
 		out = append(out, p.pieces[i].text...)
@@ -138,6 +141,9 @@ func (p *page) render(target []byte, position, seconds int) []byte {
 			}
 		case slotAhead:
 			out = append(out, ahead(position)...)
+			if still {
+				out = append(append(out, ". "...), standsStill...)
+			}
 		}
 	}
 	return out

@@ -40,7 +40,7 @@ func TestPagesPolicyNamesItsScript(t *testing.T) {
 		t.Errorf("policy: %q", policy)
 	}
 	// What is filled in must not change what is hashed.
-	rendered := p.waiting.render([]byte("/x"), 7, 5)
+	rendered := p.waiting.render([]byte("/x"), 7, 5, false)
 	if again, _ := element(rendered, "script"); !bytes.Equal(again, script) {
 		t.Error("the script of the rendered page is another one")
 	}

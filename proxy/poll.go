@@ -13,7 +13,7 @@ func (s *Server) check(ctx *fasthttp.RequestCtx, h *head) {
 }
 
 // pollAnswer is the answer to a poll of that target. Its JSON has status (waiting, full, error or limited), position (1 or more,
-// where it is known) and retry_after (seconds).
+// where it is known), retry_after (seconds), and no_quorum (true) while the line stands still for want of a majority.
 func (s *Server) pollAnswer(target []byte, v *verdict) answer {
 	a := answer{status: 200, kind: typeJSON, tell: v}
 	status, position := "waiting", v.position
@@ -37,6 +37,9 @@ func (s *Server) pollAnswer(target []byte, v *verdict) answer {
 		body = strconv.AppendInt(append(body, `,"position":`...), int64(position), 10)
 	}
 	body = strconv.AppendInt(append(body, `,"retry_after":`...), int64(a.retryAfter), 10)
+	if v.still {
+		body = append(body, `,"no_quorum":true`...)
+	}
 	a.body = append(body, '}')
 	return a
 }

@@ -96,7 +96,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, x *exchange) {
 
 func (s *Server) decideCounted(h *head, x *exchange) verdict {
 	v := s.decide(h, &x.from)
-	s.metrics.decisions[v.outcome].Inc()
+	s.count(&v)
 	return v
 }
 

@@ -22,6 +22,7 @@ type fakeRoom struct {
 	applied   uint64
 	keys      seal.Ring
 	ready     error
+	noQuorum  bool
 	submitErr error
 	behind    map[uint64]func(*fakeRoom) // what applying an index brings; missing: it never comes
 	hasRoom   *bool                      // what HasRoom says, when not the truth
@@ -61,6 +62,12 @@ func (r *fakeRoom) SubmitFunc(until time.Time, c queue.Command, then func(queue.
 		then(r.Submit(ctx, c))
 	}()
 	return nil
+}
+
+func (r *fakeRoom) Quorum() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.noQuorum
 }
 
 func (r *fakeRoom) HasRoom() bool {

@@ -34,6 +34,7 @@ type Server struct {
 	limits  *edgeLimits
 	shed    *shedder // by how long decisions take
 	crowd   *shedder // by how long requests are parked
+	outage  *outage
 
 	mainPath     string // MainURL when it is on this host, else "/"
 	secureCookie bool   // the cookie's name demands Secure
@@ -80,6 +81,7 @@ func New(cfg Config) (*Server, error) {
 	s.origin = newOrigin(cfg, m, s.log)
 	s.limits = newEdgeLimits(cfg.VisitorRPS, cfg.NewPerIPPerMinute)
 	s.shed, s.crowd = newShedder(), newShedder()
+	s.outage = &outage{perMinute: float64(cfg.NoQuorumPerMinute), room: cfg.Room, now: time.Now, log: cfg.Logger, admitted: m.apart}
 	s.base, s.cancel = context.WithCancel(context.Background())
 	s.conns.all = make(map[*clientConn]struct{})
 	s.conns.of = make(map[netip.Addr]int)

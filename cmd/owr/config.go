@@ -33,8 +33,11 @@ type serveConfig struct {
 	HeaderTimeout     time.Duration
 	StallTimeout      time.Duration
 	IdleTimeout       time.Duration
+	DrainDelay        time.Duration
 	PollMin           time.Duration
 	PollMax           time.Duration
+	NoQuorum          string  // "hold" or "admit"
+	NoQuorumPerMinute int     // with admit
 	VisitorRPS        float64 // a whole number; 0: no limit, here and in the next two
 	NewPerIPPerMinute int
 	MaxConnsPerIP     int
@@ -90,7 +93,10 @@ const (
 	minMaxHeader = 1 << 10
 	maxMaxHeader = 1 << 20
 	maxPageFile  = 1 << 20
-	maxRate      = 1_000_000
+
+	// maxDrainDelay leaves some of the time that a node has to stop for the requests under way.
+	maxDrainDelay = 20 * time.Second
+	maxRate       = 1_000_000
 )
 
 func (l *commandLine) serveConfig() (serveConfig, error) {
@@ -112,8 +118,11 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		HeaderTimeout:         r.seconds("header-timeout", f.HeaderTimeout, minTimeout, maxTimeout),
 		StallTimeout:          r.seconds("stall-timeout", f.StallTimeout, minTimeout, maxTimeout),
 		IdleTimeout:           r.seconds("idle-timeout", f.IdleTimeout, minTimeout, maxTimeout),
+		DrainDelay:            r.seconds("drain-delay", f.DrainDelay, 0, maxDrainDelay),
 		PollMin:               r.seconds("poll-min", f.PollMin, queue.MinDuration, time.Hour),
 		PollMax:               r.seconds("poll-max", f.PollMax, queue.MinDuration, time.Hour),
+		NoQuorum:              r.oneOf("no-quorum", f.NoQuorum, "hold", "admit"),
+		NoQuorumPerMinute:     r.count("no-quorum-per-minute", f.NoQuorumPerMinute, 1, maxRate),
 		VisitorRPS:            float64(r.count("visitor-rps", f.VisitorRPS, 0, maxRate)),
 		NewPerIPPerMinute:     r.count("new-per-ip-per-minute", f.NewPerIPPerMinute, 0, queue.MaxCount),
 		MaxConnsPerIP:         r.count("max-conns-per-ip", f.MaxConnsPerIP, 0, queue.MaxCount),

@@ -150,10 +150,12 @@ Ctrl-C ends it.
 
 // stopAll stops the nodes together. Nobody is left to hand leadership to, so nothing is handed over.
 func stopAll(nodes []*instance) error {
+	limit, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
 	errs := make([]error, len(nodes))
 	var wg sync.WaitGroup
 	for i, n := range nodes {
-		wg.Go(func() { errs[i] = errors.Join(n.drain(), n.close()) })
+		wg.Go(func() { errs[i] = errors.Join(n.drain(limit), n.close()) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)

@@ -62,8 +62,11 @@ type edgeFlags struct {
 	HeaderTimeout     string `default:"10" help:"Longest time for a whole request head, in seconds."`
 	StallTimeout      string `default:"30" help:"Longest time that a body or a reader may make no progress, in seconds."`
 	IdleTimeout       string `default:"60" help:"Longest time that a connection may be idle, in seconds."`
+	DrainDelay        string `default:"0" help:"How long a node that stops goes on serving while its readiness is off, in seconds."`
 	PollMin           string `default:"2" help:"How soon who waits near the head of the line is asked to come back, in seconds."`
 	PollMax           string `default:"30" help:"How soon who waits far back is asked to come back, in seconds."`
+	NoQuorum          string `default:"hold" placeholder:"hold|admit" help:"What becomes of visitors outside while the cluster has no majority: held, or let in without slots."`
+	NoQuorumPerMinute string `default:"60" help:"How many visitors a minute a node lets in then, with admit."`
 	VisitorRPS        string `default:"0" help:"Requests per second of one visitor. 0: no limit."`
 	NewPerIPPerMinute string `default:"0" help:"New places per minute of one address. 0: no limit."`
 	MaxConnsPerIP     string `default:"0" help:"Open connections of one address. 0: no limit."`

@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	handOverTime = 3 * time.Second  // to give leadership away
-	drainTime    = 25 * time.Second // for the requests under way
-	closeTime    = 2 * time.Second  // for what is left then
+	stopTime     = 28 * time.Second // from the signal until what is left is cut off
+	handOverTime = 3 * time.Second  // of it, to give leadership away
+	closeTime    = 2 * time.Second  // after it, for what is left then
 
 	lookEvery = 50 * time.Millisecond // for deadlines that have passed, unless WR_RELEASE_INTERVAL is shorter
 )
@@ -44,6 +44,7 @@ type instance struct {
 	admin  *admin.Server
 	wired  chan struct{} // closed once node and mirror are both there
 
+	drainDelay      time.Duration
 	public, private net.Listener
 	ended           chan error // one from each listener, and one from a node that can not go on
 }
@@ -51,7 +52,7 @@ type instance struct {
 // startInstance starts a node. The listeners are its own from here on, also when it fails.
 func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logger) (i *instance, err error) {
 	log = log.With("node", cfg.NodeID)
-	i = &instance{id: cfg.NodeID, clusterAddress: cfg.ClusterListen, log: log, public: public, private: private, wired: make(chan struct{}), ended: make(chan error, 4)}
+	i = &instance{id: cfg.NodeID, clusterAddress: cfg.ClusterListen, log: log, drainDelay: cfg.DrainDelay, public: public, private: private, wired: make(chan struct{}), ended: make(chan error, 4)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, i.close())
@@ -140,6 +141,9 @@ func (i *instance) proxyConfig(cfg serveConfig, registry *prometheus.Registry) (
 		PollMin: cfg.PollMin, PollMax: cfg.PollMax,
 		Loops: cfg.Loops, MaxConnsPerIP: cfg.MaxConnsPerIP, VisitorRPS: int(math.Ceil(cfg.VisitorRPS)), NewPerIPPerMinute: cfg.NewPerIPPerMinute,
 	}
+	if cfg.NoQuorum == "admit" {
+		c.NoQuorumPerMinute = cfg.NoQuorumPerMinute
+	}
 	if cfg.PageFile == "" {
 		return c, nil
 	}
@@ -182,26 +186,28 @@ func (i *instance) leave(ctx context.Context, token queue.Token) (bool, error) {
 	return d.Refusal == queue.Granted, nil
 }
 
-// stop ends the node in good order: no new visitors, leadership handed over, requests under way finished.
-// It takes at most handOverTime + drainTime + closeTime.
+// stop ends the node in good order. It says that it is not ready, and goes on serving for as long as a load balancer may need to
+// hear of that; meanwhile leadership is handed over. Then it takes no new connections and lets requests under way and tunnels
+// finish. It takes at most stopTime + closeTime.
 func (i *instance) stop() error {
 	i.proxy.Drain()
-	limit, cancel := context.WithTimeout(context.Background(), handOverTime)
-	if err := i.node.HandOver(limit); err != nil {
+	limit, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	heard := time.After(i.drainDelay)
+	handOver, done := context.WithTimeout(limit, handOverTime)
+	if err := i.node.HandOver(handOver); err != nil {
 		i.log.Warn("leadership was not handed over", "err", err)
 	}
-	cancel()
-	return errors.Join(i.drain(), i.close())
+	done()
+	<-heard
+	return errors.Join(i.drain(limit), i.close())
 }
 
-// drain ends the public listener once the requests under way have ended, or after drainTime.
-func (i *instance) drain() error {
-	i.proxy.Drain()
-	limit, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
+// drain ends the public listener once the requests under way have ended, or limit has.
+func (i *instance) drain(limit context.Context) error {
 	err := i.proxy.Shutdown(limit)
 	if errors.Is(err, context.DeadlineExceeded) {
-		i.log.Warn("requests were cut off after the drain time", "after", drainTime)
+		i.log.Warn("requests were cut off", "after", stopTime)
 		return nil
 	}
 	return err
