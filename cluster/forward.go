@@ -110,7 +110,7 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 	var err error
 	switch kind {
 	case framePing:
-		return frameOK, appendUint64(nil, n.fsm.applied.load())
+		return frameOK, appendUint64(nil, n.appliedAsLeader())
 	case frameCommands:
 		reply, err = n.answerCommands(ctx, payload)
 	case frameLimits:
@@ -125,6 +125,16 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 		return frameNotLeader, nil
 	}
 	return frameFailed, []byte(err.Error())
+}
+
+// appliedAsLeader is the applied index if this node leads and its table holds all that earlier leaders committed, else 0. A leader
+// that was just elected after all nodes were down has not applied its log yet: who took its index for the newest would call a
+// table of before fresh, and let visitors in who have lost their slots (I5).
+func (n *Node) appliedAsLeader() uint64 {
+	if n.leading.Load() == 0 {
+		return 0
+	}
+	return n.fsm.applied.load()
 }
 
 func (n *Node) answerCommands(ctx context.Context, payload []byte) ([]byte, error) {

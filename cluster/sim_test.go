@@ -34,6 +34,7 @@ var (
 // onceFailed are seeds with which a defect, of owr or of the simulation, was found.
 var onceFailed = []uint64{
 	7871, // the clock of a new leader was ahead of the last one's, and cut stays short by the difference
+	5918, // after all nodes were down, a follower took the index of a leader that had not read its log for the newest
 	2821, // a leader that had stopped for a while went on with expiring, before the others could say who had been there
 }
 
@@ -685,7 +686,10 @@ func (n *simNode) ping() {
 	}
 	leader := n.w.nodes[n.leader]
 	n.w.send(n, leader, func() {
-		applied := leader.fsm.applied.load()
+		applied := uint64(0)
+		if leader.leading {
+			applied = leader.fsm.applied.load()
+		}
 		n.w.send(leader, n, func() {
 			if n.leader == leader.id && applied > 0 && n.fsm.applied.load() >= applied {
 				n.fresh = true

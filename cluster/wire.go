@@ -15,7 +15,7 @@ import (
 const (
 	frameCommands byte = 1 // queue.AppendCommands, after two bytes of room; answered by decisions
 	frameLimits   byte = 2 // queue.AppendLimits; answered by limits in the same form
-	framePing     byte = 3 // nothing; answered by the applied index
+	framePing     byte = 3 // nothing; answered by the applied index of a leader, 0 by others
 
 	frameOK        byte = 64 // the answer to the request
 	frameNotLeader byte = 65 // nothing was done: ask again, elsewhere or later
