@@ -497,6 +497,7 @@ type simNode struct {
 	fresh   bool
 	ticking bool
 	looks   *looks
+	waits   func([]queue.Decision, error) // for the leader's answer to forwarded commands; nil: nothing does
 	lostAt  time.Time
 }
 
@@ -543,6 +544,7 @@ func (n *simNode) start() {
 	n.clock = newClusterClock(n.wall)
 	n.fsm = newFSM(n.clock, func(err error) { n.w.fatalf("node %d ends: %v", n.id, err) })
 	n.touches = newTouches(n.clock.now)
+	n.waits = nil
 	n.busy, n.leading, n.fresh, n.ticking, n.lostAt = false, false, false, false, n.w.now()
 	n.batcher = newBatcher(queue.DefaultRoom, prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x"}), n.leaderless, nil)
 	if n.disk.snapshot != nil {
@@ -574,7 +576,10 @@ func (n *simNode) setLeader(leader int) {
 	n.leader = leader
 	if leader < 0 {
 		n.lostAt = n.w.now()
-		return
+	}
+	if waits := n.waits; waits != nil { // for the old one, which is over
+		n.waits = nil
+		waits(nil, ErrNoLeader)
 	}
 	n.pump()
 }
@@ -761,6 +766,7 @@ func (n *simNode) dispatch(commands []queue.Command, done func([]queue.Decision,
 		return
 	}
 	leader, payload := n.w.nodes[n.leader], queue.AppendCommands(nil, commands)
+	n.waits = done
 	n.later(simRPC, func() { done(nil, ErrNoLeader) })
 	n.w.sendFrame(n, leader, func() {
 		if !leader.leading {
