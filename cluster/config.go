@@ -41,9 +41,13 @@ type Config struct {
 	Timing     Timing
 	Compaction Compaction
 
-	// OnFailure is called once when the node can not go on: its disk refuses a write, its log can not
-	// be read. The process should end; the error says which file and what to do. Required.
+	// OnFailure is called once when the node can not go on: its disk refuses a write or hangs, its log can not
+	// be read. The node is cut off from the others by then. The process should end, and not wait for long for
+	// Close, which may wait for the disk; the error says which file and what to do. Required.
 	OnFailure func(error)
+
+	disk func(disk) disk                  // puts something between Raft and its disk; tests
+	free func(dir string) (uint64, error) // free bytes of the directory's file system; tests
 }
 
 // Timing holds the durations of a node; the zero value of a field is its default. Shorter ones are
@@ -54,6 +58,8 @@ type Timing struct {
 	RPC       time.Duration // for one exchange between two nodes; 2 s
 	Flush     time.Duration // between two flushes of touches; 500 ms, and not more: see queue's graces
 	Tick      time.Duration // how often the leader looks whether a deadline has passed; 50 ms
+	Disk      time.Duration // a write that takes longer ends the node; 5 s
+	Transfer  time.Duration // a hand-over of leadership that takes longer is given up, and if it still blocks the leader it ends the node; 5 s, or more with long heartbeats
 }
 
 // Compaction says when the log is cut down to a snapshot; the zero value of a field is its default.
@@ -73,9 +79,11 @@ func (t Timing) withDefaults(alone bool) Timing {
 	if alone {
 		heartbeat, lease = 50*time.Millisecond, 50*time.Millisecond
 	}
+	heartbeat = cmp.Or(t.Heartbeat, heartbeat)
 	return Timing{
-		Heartbeat: cmp.Or(t.Heartbeat, heartbeat), Lease: cmp.Or(t.Lease, lease), RPC: cmp.Or(t.RPC, 2*time.Second),
+		Heartbeat: heartbeat, Lease: cmp.Or(t.Lease, lease), RPC: cmp.Or(t.RPC, 2*time.Second),
 		Flush: cmp.Or(t.Flush, 500*time.Millisecond), Tick: cmp.Or(t.Tick, 50*time.Millisecond),
+		Disk: cmp.Or(t.Disk, 5*time.Second), Transfer: cmp.Or(t.Transfer, max(5*time.Second, 4*heartbeat)), // an election timeout is two heartbeats at most
 	}
 }
 

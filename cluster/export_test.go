@@ -1,9 +1,83 @@
 package cluster
 
-import "time"
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
 
 // TakeSnapshot has Raft write a snapshot and cut the log now.
 func (n *Node) TakeSnapshot() error { return n.raft.Snapshot().Error() }
 
 // ElectionTimeout is for how long, and at most twice, this node waits for votes before it stands again.
 func (n *Node) ElectionTimeout() time.Duration { return n.raft.ReloadableConfig().ElectionTimeout }
+
+// Transfer gives leadership to another node.
+func (n *Node) Transfer(ctx context.Context, to string) error { return n.transfer(ctx, to) }
+
+// RemoveSelf takes a leader out of the cluster.
+func (n *Node) RemoveSelf() error {
+	return n.raft.RemoveServer(raft.ServerID(n.self.ID), 0, 0).Error()
+}
+
+// IsLeader reports what Raft says of itself.
+func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
+
+// Free makes the node see so much free space.
+func (c *Config) Free(free func() uint64) {
+	c.free = func(string) (uint64, error) { return free(), nil }
+}
+
+// A Stall holds up writes of entries while it lasts.
+type Stall struct {
+	mu      sync.Mutex
+	blocked chan struct{} // closed by End; nil: nothing is held up
+}
+
+// Begin holds up every write from now on.
+func (s *Stall) Begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocked = make(chan struct{})
+}
+
+// End lets them go on.
+func (s *Stall) End() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blocked != nil {
+		close(s.blocked)
+		s.blocked = nil
+	}
+}
+
+func (s *Stall) wait() {
+	s.mu.Lock()
+	blocked := s.blocked
+	s.mu.Unlock()
+	if blocked != nil {
+		<-blocked
+	}
+}
+
+// Stall puts a disk that can hang under the node.
+func (c *Config) Stall() *Stall {
+	s := new(Stall)
+	c.disk = func(d disk) disk { return stallingDisk{d, s} }
+	return s
+}
+
+type stallingDisk struct {
+	disk
+	stall *Stall
+}
+
+func (d stallingDisk) StoreLogs(logs []*raft.Log) error {
+	d.stall.wait()
+	return d.disk.StoreLogs(logs)
+}
+
+// Whole reports whether the node remembers what it promised, and so votes.
+func (n *Node) Whole() bool { return n.memory.whole.Load() }

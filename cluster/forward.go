@@ -111,6 +111,11 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 	switch kind {
 	case framePing:
 		return frameOK, appendUint64(nil, n.appliedAsLeader())
+	case frameAbout:
+		var a about
+		if a, err = n.about(); err == nil {
+			reply = appendAbout(nil, a)
+		}
 	case frameCommands:
 		reply, err = n.answerCommands(ctx, payload)
 	case frameLimits:

@@ -31,6 +31,7 @@ type fsm struct {
 	rooms  map[queue.RoomID]*queue.Table // Raft's goroutine only
 	cmds   []queue.Command               // decode buffer; Raft's goroutine only
 	broken bool                          // an entry could not be read; Raft's goroutine only
+	sent   restores                      // the snapshots that came; Raft's goroutine only
 }
 
 // identity is what changes a few times in the life of a cluster.
@@ -77,6 +78,7 @@ func (f *fsm) Apply(l *raft.Log) any {
 		return err
 	}
 	f.applied.raise(l.Index)
+	f.sent.moved = true
 	return response
 }
 
@@ -205,6 +207,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		f.clock.observe(now)
 	}
 	f.applied.raise(index)
+	if err := f.sent.restored(index); err != nil {
+		f.fail(err)
+	}
 	return nil
 }
 

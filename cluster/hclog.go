@@ -92,7 +92,7 @@ func (r *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	if !r.log.Enabled(context.Background(), at) {
 		return
 	}
-	if at >= slog.LevelWarn && r.said.lately(msg+" "+about(args)) {
+	if at >= slog.LevelWarn && r.said.lately(msg+" "+peerIn(args)) {
 		return
 	}
 	all := make([]any, 0, len(r.args)+len(args))
@@ -111,8 +111,8 @@ func (r *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	r.log.Log(context.Background(), at, "raft: "+msg, all...) //nolint:sloglint // the library brings the message
 }
 
-// about is the peer that a line speaks of.
-func about(args []any) string {
+// peerIn is the peer that a line speaks of.
+func peerIn(args []any) string {
 	for i := 0; i+1 < len(args); i += 2 {
 		if args[i] == "peer" || args[i] == "id" {
 			return fmt.Sprint(args[i+1])

@@ -39,10 +39,7 @@ func (n *Node) runTerms() {
 			stop = cancel
 			wg.Go(func() {
 				defer cancel()
-				if err := n.runTerm(ctx); err != nil && ctx.Err() == nil && n.raft.State() == raft.Leader {
-					n.log.Warn("the term ends early", "err", err)
-					n.stepDown()
-				}
+				n.lead(ctx)
 			})
 		case <-n.ctx.Done():
 			return
@@ -50,20 +47,43 @@ func (n *Node) runTerms() {
 	}
 }
 
-// stepDown lets another node try when this one can not do a leader's work.
-func (n *Node) stepDown() {
-	n.leading.Store(0)
-	if len(n.cfg.Peers) > 1 {
-		go func() { _ = n.raft.LeadershipTransfer().Error() }() // on failure the term goes on and is tried again by nobody: a restart does
+// termPause is between two attempts at a term that this node could not hand over.
+const termPause = 500 * time.Millisecond
+
+// lead runs the term until it is over. When this node can not do a leader's work another one shall try; when there is none, or it can
+// not be reached, this one tries again.
+func (n *Node) lead(ctx context.Context) {
+	n.transfers.proposed(nil) // what was refused in an earlier term does not count
+	for {
+		err := n.runTerm(ctx)
+		n.leading.Store(0)
+		if err == nil || ctx.Err() != nil || n.raft.State() != raft.Leader {
+			return
+		}
+		n.log.Warn("the term ends early", "err", err)
+		if len(n.cfg.Peers) > 1 {
+			if err := n.transfer(ctx, ""); err != nil && ctx.Err() == nil {
+				n.log.Warn("leadership was not handed over", "err", err)
+			}
+		}
+		select {
+		case <-time.After(termPause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
 // runTerm does a leader's work for one term. It returns once the term is over and every job has returned.
 func (n *Node) runTerm(ctx context.Context) error {
 	contact := n.raft.LastContact()
+	if n.yieldForSpace(ctx) {
+		<-ctx.Done()
+		return nil
+	}
 	// After the barrier our table holds all that earlier leaders committed. Deciding before it could
 	// hand out slots that are already taken (I1).
-	if err := n.raft.Barrier(0).Error(); err != nil {
+	if err := n.taken(n.raft.Barrier(0)); err != nil {
 		return fmt.Errorf("barrier: %w", err)
 	}
 	term := n.raft.CurrentTerm()
@@ -79,6 +99,7 @@ func (n *Node) runTerm(ctx context.Context) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { n.tick(ctx) })
+	wg.Go(func() { cancel(n.watchSpace(ctx)) })
 	for _, job := range n.cfg.Jobs {
 		wg.Go(func() { cancel(job(ctx, term)) }) // the first job to return ends the term for all
 	}
@@ -197,7 +218,7 @@ func (n *Node) proposeBatch(commands []queue.Command) ([]queue.Decision, error) 
 	term := n.leading.Load()
 	entry := queue.AppendBatch(make([]byte, 0, 16+21*len(commands)), queue.Batch{Room: n.batcher.room, Now: n.clock.now(), Commands: commands})
 	future := n.raft.Apply(entry, enqueue)
-	if err := future.Error(); err != nil {
+	if err := n.taken(future); err != nil {
 		return nil, unknownFate(err)
 	}
 	decisions, ok := future.Response().([]queue.Decision)
@@ -219,7 +240,7 @@ func (n *Node) proposeLimits(change queue.LimitsChange) (queue.Limits, uint64, e
 	}
 	change.Now = n.clock.now()
 	future := n.raft.Apply(queue.AppendLimits(nil, change), enqueue)
-	if err := future.Error(); err != nil {
+	if err := n.taken(future); err != nil {
 		return queue.Limits{}, 0, unknownFate(err)
 	}
 	limits, ok := future.Response().(queue.Limits)
@@ -233,13 +254,20 @@ func (n *Node) proposeLimits(change queue.LimitsChange) (queue.Limits, uint64, e
 // propose commits one entry and returns what applying it gave.
 func (n *Node) propose(entry []byte) (any, error) {
 	future := n.raft.Apply(entry, enqueue)
-	if err := future.Error(); err != nil {
+	if err := n.taken(future); err != nil {
 		return nil, unknownFate(err)
 	}
 	if err, ok := future.Response().(error); ok {
 		return nil, err
 	}
 	return future.Response(), nil
+}
+
+// taken waits for a proposal and returns how it ended.
+func (n *Node) taken(future raft.Future) error {
+	err := future.Error()
+	n.transfers.proposed(err)
+	return err
 }
 
 // unknownFate tells the errors after which nothing was done from those after which nobody knows.
@@ -257,6 +285,10 @@ func (n *Node) followLeader() {
 	for {
 		address, id := n.raft.LeaderWithID()
 		n.setLeader(string(address), string(id))
+		if n.raft.State() == raft.Shutdown && n.ctx.Err() == nil {
+			// It led, and took itself out of the cluster. What its table shows would be out of date from now on.
+			n.fail(errors.New("this node was removed from the cluster: to take it in again, start it with an empty data directory"))
+		}
 		select {
 		case <-n.observed:
 		case <-n.ctx.Done():

@@ -12,8 +12,25 @@ import (
 func (n *Node) openRaft() error {
 	logger := newRaftLog(n.log)
 	var err error
-	if n.store, err = openStore(n.cfg.DataDir, logger, n.fail); err != nil {
+	if n.store, err = openStore(n.cfg.DataDir, logger, n.cfg.Timing.Disk, n.fail); err != nil {
 		return err
+	}
+	if n.cfg.disk != nil {
+		n.store.bolt = n.cfg.disk(n.store.bolt)
+	}
+	dropped, err := n.store.dropDivergedLog()
+	if err != nil {
+		return fmt.Errorf("compare %s with the newest snapshot: %w", n.store.path, err)
+	}
+	if dropped {
+		n.log.Warn("the log had left the cluster's and was dropped; the snapshot stays, the leader sends the rest", "file", n.store.path)
+	}
+	known, err := raft.HasExistingState(n.store, n.store, n.store.snapshots)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", n.store.path, err)
+	}
+	if err := n.openMemory(known); err != nil {
+		return fmt.Errorf("open %s: %w", n.store.path, err)
 	}
 	if err := n.openTransport(); err != nil {
 		return err
@@ -30,10 +47,6 @@ func (n *Node) openRaft() error {
 	if err != nil {
 		return fmt.Errorf("log cache: %w", err)
 	}
-	known, err := raft.HasExistingState(n.store, n.store, n.store.snapshots)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", n.store.path, err)
-	}
 	if !known {
 		// Every node writes the same first entry, so it does not matter which of them are up, in which
 		// order they start, or that they all do this at once.
@@ -47,8 +60,11 @@ func (n *Node) openRaft() error {
 			"and start it again, it will be sent everything; as a single node, restore the directory from a backup", n.cfg.DataDir, err)
 	}
 	n.observer = raft.NewObserver(n.observed, true, func(o *raft.Observation) bool {
-		_, ok := o.Data.(raft.LeaderObservation)
-		return ok
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState:
+			return true
+		}
+		return false
 	})
 	n.raft.RegisterObserver(n.observer)
 	n.warnOfOtherPeers(known)
@@ -65,17 +81,22 @@ func (n *Node) openTransport() error {
 		listen = n.self.Address
 	}
 	var err error
-	if n.port, err = listenPort(listen, n.self.Address, n.cfg.Secret, n.log, n.serveForward); err != nil {
+	if n.port, err = listenPort(listen, n.self.Address, n.cfg.Secret, n.log, n.dead, n.serveForward); err != nil {
 		return err
 	}
 	book := addressBook{}
 	for _, p := range n.cfg.Peers {
 		book[raft.ServerID(p.ID)] = raft.ServerAddress(p.Address)
 	}
-	n.transport = transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	t := transport{memory: n.memory, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: newStreams(n.port), ServerAddressProvider: book, MaxPool: 4, Timeout: n.cfg.Timing.RPC,
 		Logger: newRaftLog(n.log), MsgpackUseNewTimeFormat: true,
 	})}
+	if !n.memory.whole.Load() {
+		t.messages = make(chan raft.RPC)
+		n.wg.Go(func() { t.filter(n.ctx) })
+	}
+	n.transport = t
 	return nil
 }
 

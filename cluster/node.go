@@ -44,9 +44,13 @@ type Node struct {
 	notices   *notices
 	pings     *pings
 
+	memory    *memory
+	transfers transferWatch
+
 	leading atomic.Uint64 // the term this node leads and is ready in; 0: it does not
 	fresh   atomic.Bool   // the table has once been as new as the leader's since this process began
 	failed  sync.Once
+	dead    chan struct{} // closed when the node can not go on
 
 	leaderMu      sync.Mutex
 	leaderAddress string        // "": none known
@@ -74,9 +78,13 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, self: cfg.self(), log: cfg.Logger,
 		clock: newClusterClock(time.Now), notify: make(chan bool, 16), observed: make(chan raft.Observation, 16),
-		leaderChanged: make(chan struct{}), leaderLost: time.Now(), begun: time.Now(),
+		leaderChanged: make(chan struct{}), leaderLost: time.Now(), begun: time.Now(), memory: new(memory), dead: make(chan struct{}),
 	}
 	n.lost.Store(1)
+	if n.cfg.free == nil {
+		n.cfg.free = freeSpace
+	}
+	n.transfers = transferWatch{limit: n.cfg.Timing.Transfer, fail: n.fail}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.fsm = newFSM(n.clock, n.fail)
 	n.touches = newTouches(n.clock.now)
@@ -96,6 +104,9 @@ func Open(cfg Config) (*Node, error) {
 		}
 		return nil, err
 	}
+	if !n.memory.whole.Load() {
+		n.wg.Go(func() { n.recall(n.ctx) })
+	}
 	n.wg.Go(func() { n.followLeader() })
 	n.wg.Go(func() { n.runTerms() })
 	n.wg.Go(func() { n.batcher.run(n.ctx) })
@@ -107,9 +118,11 @@ func Open(cfg Config) (*Node, error) {
 
 func (n *Node) newClient() *client { return &client{secret: n.cfg.Secret, timeout: n.cfg.Timing.RPC} }
 
-// fail is called by whatever finds that the node can not go on.
+// fail is called by whatever finds that the node can not go on. The others notice at once: nothing that this node
+// might still send comes from a node that can keep its word.
 func (n *Node) fail(err error) {
 	n.failed.Do(func() {
+		close(n.dead)
 		n.log.Error("the node can not go on", "err", err)
 		go n.cfg.OnFailure(err) // the caller may be Raft's own goroutine, which Close waits for
 	})
@@ -121,16 +134,8 @@ func (n *Node) fail(err error) {
 func (n *Node) HandOver(ctx context.Context) error {
 	if n.raft.State() == raft.Leader && len(n.cfg.Peers) > 1 {
 		_, changed := n.leader()
-		done := make(chan error, 1)
-		// The library can block here for ever (its issue 696); the process is about to end.
-		go func() { done <- n.raft.LeadershipTransfer().Error() }()
-		select {
-		case err := <-done:
-			if err != nil {
-				return fmt.Errorf("hand leadership over: %w", err)
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("hand leadership over: %w", ctx.Err())
+		if err := n.transfer(ctx, ""); err != nil {
+			return fmt.Errorf("hand leadership over: %w", err)
 		}
 		select {
 		case <-changed:
@@ -155,6 +160,7 @@ func (n *Node) Close() error {
 		n.raft.DeregisterObserver(n.observer)
 		shut := n.raft.Shutdown().Error()
 		if t, ok := n.transport.(transport); ok {
+			_ = t.Close()    // a Raft that has shut itself down leaves it open
 			t.CloseStreams() // the connections in its pool
 		}
 		n.forwarder.close()

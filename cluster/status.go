@@ -52,6 +52,8 @@ const staleContact = 2 * time.Second
 // Ready returns nil once this node's table is fresh and a leader is in reach, and the reason otherwise.
 func (n *Node) Ready() error {
 	switch {
+	case !n.memory.whole.Load():
+		return errors.New("the data directory was empty, and this node does not hold yet what the others hold")
 	case n.leaderless() > 0:
 		return errors.New("no leader")
 	case !n.fresh.Load():

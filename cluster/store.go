@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,17 +24,30 @@ const (
 )
 
 // store is the node's disk: Raft's log and votes in one bbolt file, snapshots beside it. Every error of a
-// write ends the node: a node that can not keep its word must not go on giving it.
+// write ends the node, and so does a write that hangs (watch): a node that can not keep its word must not go
+// on giving it.
 type store struct {
 	path      string
-	bolt      *raftboltdb.BoltStore
+	bolt      disk
 	snapshots *raft.FileSnapshotStore
+	newest    *raft.SnapshotMeta // the one that Raft will start from; nil: there is none
+	limit     time.Duration      // for one write
 	fail      func(error)
+
+	term     atomic.Uint64 // Raft's current term, as on disk
+	voteTerm uint64        // of the vote that is being written, see vote.go; Raft's goroutine only
+}
+
+// A disk is what the store needs of raft-boltdb.
+type disk interface {
+	raft.LogStore
+	raft.StableStore
+	Close() error
 }
 
 // openStore opens or creates the store in dir. It refuses a directory whose parts do not belong together
 // rather than begin with an empty table.
-func openStore(dir string, logger hclog.Logger, fail func(error)) (s *store, err error) {
+func openStore(dir string, logger hclog.Logger, limit time.Duration, fail func(error)) (s *store, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the data directory: %w", err)
 	}
@@ -61,7 +76,7 @@ func openStore(dir string, logger hclog.Logger, fail func(error)) (s *store, err
 	case err != nil:
 		return nil, damaged(path, err)
 	}
-	s = &store{path: path, bolt: bolt, fail: fail}
+	s = &store{path: path, bolt: bolt, limit: limit, fail: fail}
 	s.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, logger)
 	if err != nil {
 		bolt.Close()
@@ -71,6 +86,12 @@ func openStore(dir string, logger hclog.Logger, fail func(error)) (s *store, err
 		bolt.Close()
 		return nil, err
 	}
+	term, err := bolt.GetUint64(keyCurrentTerm)
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		bolt.Close()
+		return nil, damaged(path, err)
+	}
+	s.term.Store(term)
 	return s, nil
 }
 
@@ -101,7 +122,7 @@ func (s *store) fits(dir string, fresh bool) error {
 			unread = errors.Join(unread, damaged(filepath.Join(dir, "snapshots", meta.ID), err))
 			continue
 		}
-		usable = meta.Index
+		usable, s.newest = meta.Index, meta
 		break
 	}
 	switch {
@@ -161,18 +182,24 @@ func (s *store) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{l
 // StoreLogs implements raft.LogStore.
 func (s *store) StoreLogs(logs []*raft.Log) (err error) {
 	defer s.guard("write", &err)
+	defer s.watch("write entries to")()
 	return s.bolt.StoreLogs(logs)
 }
 
 // DeleteRange implements raft.LogStore.
 func (s *store) DeleteRange(first, last uint64) (err error) {
 	defer s.guard("write", &err)
+	defer s.watch("delete entries from")()
 	return s.bolt.DeleteRange(first, last)
 }
 
 // Set implements raft.StableStore.
 func (s *store) Set(key, value []byte) (err error) {
 	defer s.guard("write", &err)
+	defer s.watch("write to")()
+	if bytes.Equal(key, keyVoteCandidate) {
+		return s.writeVote(s.voteTerm, value)
+	}
 	return s.bolt.Set(key, value)
 }
 
@@ -184,8 +211,19 @@ func (s *store) Get(key []byte) (value []byte, err error) {
 
 // SetUint64 implements raft.StableStore.
 func (s *store) SetUint64(key []byte, value uint64) (err error) {
+	if bytes.Equal(key, keyVoteTerm) {
+		s.voteTerm = value // the candidate comes next, and both are written then
+		return nil
+	}
 	defer s.guard("write", &err)
-	return s.bolt.SetUint64(key, value)
+	defer s.watch("write to")()
+	if err := s.bolt.SetUint64(key, value); err != nil {
+		return err
+	}
+	if bytes.Equal(key, keyCurrentTerm) {
+		s.term.Store(value)
+	}
+	return nil
 }
 
 // GetUint64 implements raft.StableStore.

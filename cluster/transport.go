@@ -126,12 +126,15 @@ type port struct {
 	raft chan net.Conn
 	done chan struct{}
 	wg   sync.WaitGroup
+	once sync.Once // cut
+	err  error     // of cut
 
 	mu    sync.Mutex
-	conns map[*tracked]struct{} // every open connection that came in; nil once closed
+	conns map[*tracked]struct{} // every open connection that came in, and Raft's outgoing ones; nil once cut
 }
 
-func listenPort(listen, address, secret string, log *slog.Logger, forward func(net.Conn)) (*port, error) {
+// listenPort opens the port. When dead is closed all that Raft could say or hear through it ends at once.
+func listenPort(listen, address, secret string, log *slog.Logger, dead <-chan struct{}, forward func(net.Conn)) (*port, error) {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen on the cluster port: %w", err)
@@ -141,6 +144,13 @@ func listenPort(listen, address, secret string, log *slog.Logger, forward func(n
 		raft: make(chan net.Conn), done: make(chan struct{}), conns: map[*tracked]struct{}{},
 	}
 	p.wg.Go(p.serve)
+	p.wg.Go(func() {
+		select {
+		case <-dead:
+			_ = p.cut() // close tells
+		case <-p.done:
+		}
+	})
 	return p, nil
 }
 
@@ -149,6 +159,14 @@ func (p *port) serve() {
 	for {
 		conn, err := p.listener.Accept()
 		if err != nil {
+			select {
+			case <-p.done:
+				return
+			default:
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
 			select {
 			case <-p.done:
 				return
@@ -225,17 +243,25 @@ func (p *port) untrack(conn *tracked) {
 	delete(p.conns, conn)
 }
 
-// close ends the listener and every connection that came in, and waits for the goroutines of the port. The
-// library's transport leaves its accepted connections to the peers to close, so they end here too.
+// cut ends the listener and every connection, and keeps Raft from making another: to the other nodes this one is dead.
+func (p *port) cut() error {
+	p.once.Do(func() {
+		p.err = p.listener.Close()
+		p.mu.Lock()
+		for conn := range p.conns {
+			conn.Conn.Close()
+		}
+		p.conns = nil
+		p.mu.Unlock()
+	})
+	return p.err
+}
+
+// close cuts the port and waits for its goroutines. The library's transport leaves its accepted connections to the
+// peers to close, so they end here too.
 func (p *port) close() error {
 	close(p.done)
-	err := p.listener.Close()
-	p.mu.Lock()
-	for conn := range p.conns {
-		conn.Conn.Close()
-	}
-	p.conns = nil
-	p.mu.Unlock()
+	err := p.cut()
 	p.wg.Wait()
 	return err
 }
@@ -272,7 +298,15 @@ func (s *streams) Addr() net.Addr { return hostAddr(s.port.address) }
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return dialPeer(ctx, string(address), s.port.secret, purposeRaft)
+	dialed, err := dialPeer(ctx, string(address), s.port.secret, purposeRaft)
+	if err != nil {
+		return nil, err
+	}
+	conn := &tracked{Conn: dialed, port: s.port}
+	if !s.port.track(conn) {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
 }
 
 type hostAddr string
@@ -284,8 +318,36 @@ func (a hostAddr) String() string { return string(a) }
 // beside its main loop; a leader that was paused can then stamp an entry with a term it never led, and two
 // nodes' tables differ for good (hashicorp/raft issue 695). Without one they queue in the main loop. It
 // embeds the whole type, so that Raft still finds pre-vote and the rest behind its optional interfaces.
+//
+// A node that has forgotten what it promised (memory.go) lets Raft see only a part of what comes in, and asks for no votes.
 type transport struct {
 	*raft.NetworkTransport
+	memory   *memory
+	messages chan raft.RPC // what Raft sees, when the node started without memory; nil: everything
+}
+
+// Consumer implements raft.Transport.
+func (t transport) Consumer() <-chan raft.RPC {
+	if t.messages != nil {
+		return t.messages
+	}
+	return t.NetworkTransport.Consumer()
+}
+
+// RequestVote implements raft.Transport.
+func (t transport) RequestVote(id raft.ServerID, address raft.ServerAddress, request *raft.RequestVoteRequest, answer *raft.RequestVoteResponse) error {
+	if !t.memory.whole.Load() {
+		return errForgotten
+	}
+	return t.NetworkTransport.RequestVote(id, address, request, answer)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t transport) RequestPreVote(id raft.ServerID, address raft.ServerAddress, request *raft.RequestPreVoteRequest, answer *raft.RequestPreVoteResponse) error {
+	if !t.memory.whole.Load() {
+		return errForgotten
+	}
+	return t.NetworkTransport.RequestPreVote(id, address, request, answer)
 }
 
 // SetHeartbeatHandler implements raft.Transport by doing nothing.

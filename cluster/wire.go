@@ -16,6 +16,7 @@ const (
 	frameCommands byte = 1 // queue.AppendCommands, after two bytes of room; answered by decisions
 	frameLimits   byte = 2 // queue.AppendLimits; answered by limits in the same form
 	framePing     byte = 3 // nothing; answered by the applied index of a leader, 0 by others
+	frameAbout    byte = 4 // nothing; answered by appendAbout
 
 	frameOK        byte = 64 // the answer to the request
 	frameNotLeader byte = 65 // nothing was done: ask again, elsewhere or later
