@@ -53,7 +53,10 @@ func decodeAbout(data []byte) (about, error) {
 
 // about is what this node says of itself. It may be called as soon as the disk is open.
 func (n *Node) about() (about, error) {
-	a := about{memory: n.memory.whole.Load(), leads: n.leading.Load() != 0, short: n.shortOfSpace(), term: n.store.term.Load()}
+	a := about{memory: n.memory.whole.Load(), short: n.shortOfSpace()}
+	leading := n.leading.Load()
+	a.term = n.store.term.Load()
+	a.leads = leading != 0 && leading == a.term // otherwise it has just heard of a newer term, and does not lead in that one
 	var err error
 	a.last, err = n.store.LastIndex()
 	return a, err

@@ -25,6 +25,7 @@ import (
 //     entries and snapshots. Their logs hold all that was committed, because none of those that elected them had forgotten anything.
 //   - It still does not vote, nor stand, until it has committed all that the leader had when it was first asked. By then it
 //     has what it once acknowledged, and it votes in later terms only, which it marks by a vote for nobody in the current one.
+//     Of two voters the other one can not lead without it, and holds all that was committed: there the node votes at once, in later terms.
 //
 // Viewstamped Replication lets replicas without a disk recover in this way. The fault known of that method, a vote of before that is
 // still on its way to a candidate which was not asked, can arise with four voters and more. A candidate waits for votes for a limited
@@ -138,8 +139,9 @@ func (n *Node) recall(ctx context.Context) {
 				leader = a
 			}
 		}
-		if leader.term != 0 && n.raft.CommitIndex() >= leader.last && time.Since(begun) >= n.voteHold() {
-			if n.store.remember() == nil {
+		alone := from != 0 && len(n.cfg.Peers) == 2 // nobody can lead without this node's vote, and the other one holds every commit
+		if alone || leader.term != 0 && n.raft.CommitIndex() >= leader.last && time.Since(begun) >= n.voteHold() {
+			if n.store.remember(max(n.memory.from.Load(), n.store.term.Load())) == nil {
 				n.memory.whole.Store(true)
 				n.log.Info("this node holds what the others hold and votes from now on", "term", n.store.term.Load(), "index", leader.last)
 			}
@@ -189,11 +191,11 @@ func judge(voters int, own about, others map[string]about) (founds bool, from ui
 	return false, highest
 }
 
-// remember makes memory whole on disk: first the vote that bars the current term, then the mark.
-func (s *store) remember() (err error) {
+// remember makes memory whole on disk: first the vote that bars a term, then the mark.
+func (s *store) remember(term uint64) (err error) {
 	defer s.guard("write", &err)
 	defer s.watch("write to")()
-	if err := s.writeVote(s.term.Load(), nobody); err != nil {
+	if err := s.writeVote(term, nobody); err != nil {
 		return err
 	}
 	return s.bolt.Set(keyMemory, remembered)

@@ -85,7 +85,7 @@ func TestRememberBarsTheTerm(t *testing.T) {
 	if err := s.SetUint64(keyCurrentTerm, 7); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.remember(); err != nil {
+	if err := s.remember(7); err != nil {
 		t.Fatal(err)
 	}
 	s.close()

@@ -105,7 +105,7 @@ func TestEveryWriteIsWatched(t *testing.T) {
 		"a deletion":            func(s *store) error { return s.DeleteRange(1, 2) },
 		"a term":                func(s *store) error { return s.SetUint64(keyCurrentTerm, 1) },
 		"a vote":                func(s *store) error { return s.Set(keyVoteCandidate, []byte("a")) },
-		"the end of a recovery": func(s *store) error { return s.remember() },
+		"the end of a recovery": func(s *store) error { return s.remember(1) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			failures := make(chan error, 1)

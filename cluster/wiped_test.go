@@ -103,6 +103,25 @@ func TestWipedNodeRejoins(t *testing.T) {
 	}
 }
 
+// Of two nodes neither can lead without the other, so a wiped one has to vote; the other one holds all there is.
+func TestWipedNodeOfTwo(t *testing.T) {
+	c := clustertest.New(t, 2, limits(1)).StartAll()
+	for i := range 5 {
+		clustertest.Submit(t, c.Nodes[i%2], queue.KindArrive, token(i))
+	}
+	wiped := c.Leader()
+	c.Stop(wiped)
+	if err := os.RemoveAll(c.Configs[wiped].DataDir); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(wiped)
+	c.WaitReady()
+	sameTables(t, c)
+	if v := c.Nodes[wiped].Lookup(token(4)); v.Ticket != 4 {
+		t.Errorf("the last visitor is %+v, want ticket 4 (I3)", v)
+	}
+}
+
 // A new cluster forms by itself whatever the order, with two of three, and takes the third in when it comes.
 func TestNewClusterFormsInAnyOrder(t *testing.T) {
 	for _, order := range [][3]int{{0, 1, 2}, {2, 1, 0}, {1, 2, 0}} {
