@@ -30,6 +30,8 @@ type Config struct {
 	Listen    string // host:port of the cluster port; unused by a node without peers
 	Advertise string // how the others reach it; empty: Listen
 	Peers     []Peer // the same on every node; empty: one node, which leads itself
+	Join      string // without Peers: host:port of any member, asked to take this node in while its disk knows no cluster
+	Edge      bool   // a node that joins: never to vote
 	DataDir   string // Raft's log and snapshots; created 0700
 	Secret    string // shared between the nodes; empty: connections are not authenticated
 
@@ -48,6 +50,8 @@ type Config struct {
 
 	disk func(disk) disk                  // puts something between Raft and its disk; tests
 	free func(dir string) (uint64, error) // free bytes of the directory's file system; tests
+	// Dial connects to another node; nil: over TCP. Tests cut links with it.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
 // Timing holds the durations of a node; the zero value of a field is its default. Shorter ones are
@@ -60,6 +64,8 @@ type Timing struct {
 	Tick      time.Duration // how often the leader looks whether a deadline has passed; 50 ms
 	Disk      time.Duration // a write that takes longer ends the node; 5 s
 	Transfer  time.Duration // a hand-over of leadership that takes longer is given up, and if it still blocks the leader it ends the node; 5 s, or more with long heartbeats
+	Stable    time.Duration // a node that joined votes once it has kept up for so long; 10 s
+	Forget    time.Duration // a member without a vote that has not answered one leader for so long is removed; 24 h
 }
 
 // Compaction says when the log is cut down to a snapshot; the zero value of a field is its default.
@@ -84,6 +90,7 @@ func (t Timing) withDefaults(alone bool) Timing {
 		Heartbeat: heartbeat, Lease: cmp.Or(t.Lease, lease), RPC: cmp.Or(t.RPC, 2*time.Second),
 		Flush: cmp.Or(t.Flush, 500*time.Millisecond), Tick: cmp.Or(t.Tick, 50*time.Millisecond),
 		Disk: cmp.Or(t.Disk, 5*time.Second), Transfer: cmp.Or(t.Transfer, max(5*time.Second, 4*heartbeat)), // an election timeout is two heartbeats at most
+		Stable: cmp.Or(t.Stable, 10*time.Second), Forget: cmp.Or(t.Forget, 24*time.Hour),
 	}
 }
 
@@ -108,8 +115,15 @@ func (c Config) Validate() error {
 	if err := c.Limits.Validate(queue.AllFields); err != nil {
 		return err
 	}
-	if len(c.Peers) == 0 {
-		return nil
+	switch {
+	case c.Join != "" && len(c.Peers) > 0:
+		return errors.New("a node that joins is given no peers: it learns of them")
+	case c.Edge && len(c.Peers) > 0:
+		return errors.New("peers vote; a node that never votes has to join")
+	case c.Join != "":
+		if _, _, err := net.SplitHostPort(c.Join); err != nil {
+			return fmt.Errorf("the member to join: %w", err)
+		}
 	}
 	ids, addresses := map[string]bool{}, map[string]bool{}
 	for _, p := range c.Peers {
@@ -121,11 +135,14 @@ func (c Config) Validate() error {
 		}
 		ids[p.ID], addresses[p.Address] = true, true
 	}
-	if !ids[c.NodeID] {
+	if len(c.Peers) > 0 && !ids[c.NodeID] {
 		return fmt.Errorf("the peers do not name this node, %s", c.NodeID)
 	}
 	return nil
 }
+
+// alone reports whether this node opens no cluster port. Such a node can not be joined; one whose Peers name itself can.
+func (c Config) alone() bool { return len(c.Peers) == 0 && c.Join == "" }
 
 // self is this node as the others see it.
 func (c Config) self() Peer {

@@ -81,3 +81,6 @@ func (d stallingDisk) StoreLogs(logs []*raft.Log) error {
 
 // Whole reports whether the node remembers what it promised, and so votes.
 func (n *Node) Whole() bool { return n.memory.whole.Load() }
+
+// Belongs is the cluster that this node shows at the cluster port.
+func (n *Node) Belongs() string { return n.belongs().String() }

@@ -17,7 +17,7 @@ import (
 // A client is one connection to another node, made when it is first needed and again after an error. Calls
 // take turns.
 type client struct {
-	secret  string
+	card    *card
 	timeout time.Duration
 
 	mu      sync.Mutex
@@ -36,7 +36,7 @@ func (c *client) call(ctx context.Context, address string, kind byte, payload []
 		c.drop()
 	}
 	if c.conn == nil {
-		conn, err := dialPeer(ctx, address, c.secret, purposeForward)
+		conn, err := dialPeer(ctx, address, c.card, purposeForward)
 		if err != nil {
 			// Nothing was sent, so nothing was done.
 			return nil, fmt.Errorf("%w: %w", errNotLeader, err)
@@ -85,6 +85,11 @@ func (c *client) close() {
 
 // serveForward answers the frames of one connection until it ends.
 func (n *Node) serveForward(conn net.Conn) {
+	select {
+	case <-n.opened:
+	case <-n.ctx.Done():
+		return
+	}
 	r := bufio.NewReader(conn)
 	for {
 		kind, payload, err := readFrame(r)
@@ -110,12 +115,14 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 	var err error
 	switch kind {
 	case framePing:
-		return frameOK, appendUint64(nil, n.appliedAsLeader())
+		return frameOK, n.answerPing(payload)
 	case frameAbout:
 		var a about
 		if a, err = n.about(); err == nil {
 			reply = appendAbout(nil, a)
 		}
+	case frameMembers, frameChange:
+		reply, err = n.answerMembership(kind, payload)
 	case frameCommands:
 		reply, err = n.answerCommands(ctx, payload)
 	case frameLimits:
@@ -130,16 +137,6 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 		return frameNotLeader, nil
 	}
 	return frameFailed, []byte(err.Error())
-}
-
-// appliedAsLeader is the applied index if this node leads and its table holds all that earlier leaders committed, else 0. A leader
-// that was just elected after all nodes were down has not applied its log yet: who took its index for the newest would call a
-// table of before fresh, and let visitors in who have lost their slots (I5).
-func (n *Node) appliedAsLeader() uint64 {
-	if n.leading.Load() == 0 {
-		return 0
-	}
-	return n.fsm.applied.load()
 }
 
 func (n *Node) answerCommands(ctx context.Context, payload []byte) ([]byte, error) {

@@ -23,7 +23,7 @@ type raftLog struct {
 }
 
 func newRaftLog(log *slog.Logger) hclog.Logger {
-	return &raftLog{Logger: hclog.NewNullLogger(), log: log, name: "raft", said: &said{at: map[string]time.Time{}}}
+	return &raftLog{Logger: hclog.NewNullLogger(), log: log, name: "raft", said: newSaid()}
 }
 
 // said remembers which lines have been written lately. A peer that is down makes Raft complain several
@@ -32,6 +32,8 @@ type said struct {
 	mu sync.Mutex
 	at map[string]time.Time
 }
+
+func newSaid() *said { return &said{at: map[string]time.Time{}} }
 
 const repeatEvery = 10 * time.Second
 
@@ -73,6 +75,8 @@ var routine = map[string]bool{
 	"entering leader state":                  true,
 	"election won":                           true,
 	"pre-vote successful, starting election": true,
+
+	"unable to get address for server, using fallback address": true, // a member that joined: its address is in the configuration
 }
 
 // Log implements hclog.Logger.

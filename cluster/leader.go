@@ -61,7 +61,7 @@ func (n *Node) lead(ctx context.Context) {
 			return
 		}
 		n.log.Warn("the term ends early", "err", err)
-		if len(n.cfg.Peers) > 1 {
+		if len(n.voters()) > 1 {
 			if err := n.transfer(ctx, ""); err != nil && ctx.Err() == nil {
 				n.log.Warn("leadership was not handed over", "err", err)
 			}
@@ -100,6 +100,7 @@ func (n *Node) runTerm(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { n.tick(ctx) })
 	wg.Go(func() { cancel(n.watchSpace(ctx)) })
+	wg.Go(func() { n.tendMembers(ctx) })
 	for _, job := range n.cfg.Jobs {
 		wg.Go(func() { cancel(job(ctx, term)) }) // the first job to return ends the term for all
 	}
@@ -328,8 +329,8 @@ func (n *Node) setLeader(address, id string) {
 // the ranges do not meet, so with three nodes there is no second split.
 func (n *Node) stagger(leader string) {
 	rank := 0
-	for _, p := range n.cfg.Peers {
-		if p.ID != leader && p.ID < n.self.ID {
+	for _, id := range n.voters() {
+		if id != leader && id < n.self.ID {
 			rank++
 		}
 	}

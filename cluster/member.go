@@ -32,6 +32,10 @@ func (n *Node) openRaft() error {
 	if err := n.openMemory(known); err != nil {
 		return fmt.Errorf("open %s: %w", n.store.path, err)
 	}
+	n.recallCluster()
+	if n.roster, err = newRoster(n.fsm, n.store.snapshots); err != nil {
+		return err
+	}
 	if err := n.openTransport(); err != nil {
 		return err
 	}
@@ -47,14 +51,14 @@ func (n *Node) openRaft() error {
 	if err != nil {
 		return fmt.Errorf("log cache: %w", err)
 	}
-	if !known {
+	if !known && n.cfg.Join == "" {
 		// Every node writes the same first entry, so it does not matter which of them are up, in which
 		// order they start, or that they all do this at once.
 		if err := raft.BootstrapCluster(c, n.store, n.store, n.store.snapshots, n.transport, n.configuration()); err != nil {
 			return fmt.Errorf("write the first entry to %s: %w", n.store.path, err)
 		}
 	}
-	n.raft, err = raft.NewRaft(c, n.fsm, cached, n.store, n.store.snapshots, n.transport)
+	n.raft, err = raft.NewRaft(c, n.roster, cached, n.store, n.store.snapshots, n.transport)
 	if err != nil {
 		return fmt.Errorf("start from %s: %w: a snapshot or the log is damaged; with the other nodes alive, remove this node's whole data directory "+
 			"and start it again, it will be sent everything; as a single node, restore the directory from a backup", n.cfg.DataDir, err)
@@ -68,11 +72,15 @@ func (n *Node) openRaft() error {
 	})
 	n.raft.RegisterObserver(n.observer)
 	n.warnOfOtherPeers(known)
+	if members := n.members(); n.cfg.alone() && len(members) > 1 {
+		_ = n.raft.Shutdown().Error()
+		return fmt.Errorf("%s belongs to a cluster of %d nodes, and this node was told of none: set WR_PEERS or WR_JOIN again, as it was when the node last ran", n.cfg.DataDir, len(members))
+	}
 	return nil
 }
 
 func (n *Node) openTransport() error {
-	if len(n.cfg.Peers) == 0 {
+	if n.cfg.alone() {
 		_, n.transport = raft.NewInmemTransport(raft.ServerAddress(n.self.Address))
 		return nil
 	}
@@ -81,7 +89,7 @@ func (n *Node) openTransport() error {
 		listen = n.self.Address
 	}
 	var err error
-	if n.port, err = listenPort(listen, n.self.Address, n.cfg.Secret, n.log, n.dead, n.serveForward); err != nil {
+	if n.port, err = listenPort(listen, n.self.Address, n.card, n.log, n.dead, n.serveForward); err != nil {
 		return err
 	}
 	book := addressBook{}
@@ -114,23 +122,21 @@ func (n *Node) configuration() raft.Configuration {
 	return c
 }
 
-// warnOfOtherPeers tells an operator whose WR_PEERS names other nodes than the data directory: the
-// directory counts, since it holds what the cluster has agreed on.
+// warnOfOtherPeers tells an operator whose WR_PEERS names nodes that are no members (any more): the data directory counts, since it
+// holds what the cluster has agreed on. Members that are not in WR_PEERS came by joining.
 func (n *Node) warnOfOtherPeers(known bool) {
-	future := n.raft.GetConfiguration()
-	if !known || future.Error() != nil {
+	members := n.members()
+	if !known || len(n.cfg.Peers) == 0 {
 		return
 	}
-	var have, want []string
-	for _, s := range future.Configuration().Servers {
-		have = append(have, string(s.ID))
+	var gone []string
+	for _, p := range n.cfg.Peers {
+		if !slices.ContainsFunc(members, func(s raft.Server) bool { return string(s.ID) == p.ID }) {
+			gone = append(gone, p.ID)
+		}
 	}
-	for _, s := range n.configuration().Servers {
-		want = append(want, string(s.ID))
-	}
-	slices.Sort(have)
-	if !slices.Equal(have, want) {
-		n.log.Warn("WR_PEERS and the data directory name different nodes; the data directory counts", "peers", want, "members", have, "dir", n.cfg.DataDir)
+	if len(gone) > 0 {
+		n.log.Warn("WR_PEERS names nodes that are no members; the data directory counts", "no_members", gone, "dir", n.cfg.DataDir)
 	}
 }
 

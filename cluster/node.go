@@ -30,7 +30,7 @@ type Node struct {
 
 	raft      *raft.Raft
 	store     *store
-	port      *port          // nil without peers
+	port      *port          // nil on a node alone
 	transport raft.Transport // Raft's; closed by Raft's shutdown
 	observer  *raft.Observer // of changes of leader
 	observed  chan raft.Observation
@@ -38,8 +38,12 @@ type Node struct {
 
 	clock     *clusterClock
 	fsm       *fsm
+	noted     allegiance // what the disk says of it
+	roster    *roster
+	changing  chan struct{} // holds one token while a change of members is under way
 	batcher   *batcher
 	touches   *touches
+	card      *card
 	forwarder *client // the batcher's connection to the leader
 	notices   *notices
 	pings     *pings
@@ -60,6 +64,7 @@ type Node struct {
 	lost          atomic.Int64  // leaderLost as time since the node began, 0 when one is known: for who must not wait for the mutex
 	begun         time.Time
 
+	opened chan struct{}   // closed once Raft is there to be asked
 	ctx    context.Context // ends with the node
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -74,11 +79,12 @@ func Open(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg.Timing, cfg.Compaction = cfg.Timing.withDefaults(len(cfg.Peers) < 2), cfg.Compaction.withDefaults()
+	cfg.Timing, cfg.Compaction = cfg.Timing.withDefaults(cfg.alone()), cfg.Compaction.withDefaults()
 	n := &Node{
 		cfg: cfg, self: cfg.self(), log: cfg.Logger,
 		clock: newClusterClock(time.Now), notify: make(chan bool, 16), observed: make(chan raft.Observation, 16),
 		leaderChanged: make(chan struct{}), leaderLost: time.Now(), begun: time.Now(), memory: new(memory), dead: make(chan struct{}),
+		changing: make(chan struct{}, 1), opened: make(chan struct{}),
 	}
 	n.lost.Store(1)
 	if n.cfg.free == nil {
@@ -88,10 +94,11 @@ func Open(cfg Config) (*Node, error) {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.fsm = newFSM(n.clock, n.fail)
 	n.touches = newTouches(n.clock.now)
+	n.card = n.newCard()
 	n.forwarder = n.newClient()
 	metrics := newMetrics(cfg.Registerer, n)
 	n.batcher = newBatcher(queue.DefaultRoom, metrics.batchCommands, n.leaderless, n.send)
-	n.notices = newNotices(n)
+	n.notices = &notices{node: n}
 	n.pings = newPings(n)
 
 	if err := n.openRaft(); err != nil {
@@ -104,6 +111,7 @@ func Open(cfg Config) (*Node, error) {
 		}
 		return nil, err
 	}
+	close(n.opened)
 	if !n.memory.whole.Load() {
 		n.wg.Go(func() { n.recall(n.ctx) })
 	}
@@ -111,12 +119,14 @@ func Open(cfg Config) (*Node, error) {
 	n.wg.Go(func() { n.runTerms() })
 	n.wg.Go(func() { n.batcher.run(n.ctx) })
 	n.wg.Go(func() { n.touches.run(n.ctx, cfg.Timing.Flush, n.batcher.submit) })
-	n.notices.start(n.ctx, &n.wg)
-	n.pings.start(n.ctx, &n.wg)
+	n.wg.Go(func() { n.followMembers() })
+	if n.outside() {
+		n.wg.Go(func() { n.join() })
+	}
 	return n, nil
 }
 
-func (n *Node) newClient() *client { return &client{secret: n.cfg.Secret, timeout: n.cfg.Timing.RPC} }
+func (n *Node) newClient() *client { return &client{card: n.card, timeout: n.cfg.Timing.RPC} }
 
 // fail is called by whatever finds that the node can not go on. The others notice at once: nothing that this node
 // might still send comes from a node that can keep its word.
@@ -132,7 +142,7 @@ func (n *Node) fail(err error) {
 // it has noted. It is the first step of stopping on purpose; the node goes on serving. It returns when
 // another node leads, or ctx ends.
 func (n *Node) HandOver(ctx context.Context) error {
-	if n.raft.State() == raft.Leader && len(n.cfg.Peers) > 1 {
+	if n.raft.State() == raft.Leader && len(n.voters()) > 1 {
 		_, changed := n.leader()
 		if err := n.transfer(ctx, ""); err != nil {
 			return fmt.Errorf("hand leadership over: %w", err)
@@ -169,6 +179,7 @@ func (n *Node) Close() error {
 			port = n.port.close()
 		}
 		n.wg.Wait()
+		n.noteCluster()
 		n.err = errors.Join(shut, port, n.store.close())
 	})
 	return n.err

@@ -2,7 +2,7 @@ package cluster
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -17,7 +17,7 @@ import (
 // Only the newest matters, so each follower has room for one, and a slow follower holds up nobody.
 type notices struct {
 	node *Node
-	to   []noticeTo
+	to   atomic.Pointer[[]*noticeTo] // nil: nobody; replaced as a whole by followMembers
 }
 
 const (
@@ -33,25 +33,17 @@ type noticeTo struct {
 
 type notice struct{ term, index uint64 }
 
-func newNotices(n *Node) *notices {
-	s := &notices{node: n}
-	for _, p := range n.cfg.Peers {
-		if p.ID != n.self.ID {
-			s.to = append(s.to, noticeTo{peer: p, next: make(chan notice, 1), heard: new(watermark)})
-		}
+// everybody is who is told at present.
+func (s *notices) everybody() []*noticeTo {
+	if to := s.to.Load(); to != nil {
+		return *to
 	}
-	return s
-}
-
-func (s *notices) start(ctx context.Context, wg *sync.WaitGroup) {
-	for _, to := range s.to {
-		wg.Go(func() { s.run(ctx, to) })
-	}
+	return nil
 }
 
 // send leaves a notice for every follower. It never blocks; one goroutine at a time replaces what was left.
 func (s *notices) send(term, index uint64) {
-	for _, to := range s.to {
+	for _, to := range s.everybody() {
 		select {
 		case <-to.next:
 		default:
@@ -63,7 +55,7 @@ func (s *notices) send(term, index uint64) {
 	}
 }
 
-func (s *notices) run(ctx context.Context, to noticeTo) {
+func (s *notices) run(ctx context.Context, to *noticeTo) {
 	for {
 		select {
 		case n := <-to.next:
@@ -77,7 +69,7 @@ func (s *notices) run(ctx context.Context, to noticeTo) {
 // deliver sends one notice. The majority may have committed the entry before this follower has it; the notice
 // overtakes it then, is refused, and goes again in a moment. A newer notice takes the place of this one. When
 // all fails the library's own AppendEntries follows soon.
-func (s *notices) deliver(ctx context.Context, to noticeTo, n notice) {
+func (s *notices) deliver(ctx context.Context, to *noticeTo, n notice) {
 	t := s.node.transport
 	id, address := raft.ServerID(to.peer.ID), raft.ServerAddress(to.peer.Address)
 	self := t.EncodePeer(raft.ServerID(s.node.self.ID), raft.ServerAddress(s.node.self.Address))
@@ -115,7 +107,7 @@ func (n *Node) Spread(ctx context.Context, index uint64) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, spreadTime)
 	defer cancel()
-	for _, to := range n.notices.to {
+	for _, to := range n.notices.everybody() {
 		if n.pings.healthy(to.peer.ID) && to.heard.wait(ctx, index) != nil {
 			return // out of time: the others have had as much of it
 		}

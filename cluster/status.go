@@ -24,7 +24,13 @@ type Status struct {
 // A Member is a node of the cluster as this one sees it.
 type Member struct {
 	ID, Address    string
-	Voter, Healthy bool
+	Voter, Healthy bool // Healthy: it has answered lately
+
+	// What only Members fills in.
+	Leader      bool
+	Edge        bool          // never to vote
+	LastContact time.Duration // since its last answer; 0 for the node whose view it is, below 0 when it has not answered yet
+	Behind      uint64        // entries that it lacked at its last answer
 }
 
 // Status may be called at any time; it asks no other node.

@@ -19,9 +19,10 @@ import (
 // A connection to the cluster port opens with a preamble: four bytes that name us and the version, and one
 // that says what the connection is for. With a secret both sides then prove that they know it: the server
 // sends a nonce, the dialer its own and an HMAC-SHA256 over both, the server one over the same the other way.
-// This keeps strangers out. It does not hide or protect what follows: that is TLS's work.
+// This keeps strangers out. It does not hide or protect what follows: that is TLS's work. At last each side says
+// which cluster it belongs to, the dialer first, and nodes of two clusters part here (card.go).
 const (
-	preamble       = "owr\x01"
+	preamble       = "owr\x02"
 	purposeRaft    = 'R'
 	purposeForward = 'F'
 
@@ -39,9 +40,9 @@ func prove(secret string, role byte, purpose byte, dialer, server []byte) []byte
 	return mac.Sum(nil)
 }
 
-// dialPeer opens a connection for one purpose. Host names are resolved here, at every dial.
-func dialPeer(ctx context.Context, address, secret string, purpose byte) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+// dialPeer opens a connection for one purpose.
+func dialPeer(ctx context.Context, address string, card *card, purpose byte) (net.Conn, error) {
+	conn, err := card.dial(ctx, address)
 	if err != nil {
 		return nil, err
 	}
@@ -49,21 +50,21 @@ func dialPeer(ctx context.Context, address, secret string, purpose byte) (net.Co
 	if !ok {
 		deadline = time.Now().Add(preambleTimeout)
 	}
-	if err := greet(conn, deadline, secret, purpose); err != nil {
+	if err := greet(conn, address, deadline, card, purpose); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("greet %s: %w", address, err)
 	}
 	return conn, nil
 }
 
-func greet(conn net.Conn, deadline time.Time, secret string, purpose byte) error {
+func greet(conn net.Conn, address string, deadline time.Time, card *card, purpose byte) error {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
 	if _, err := conn.Write(append([]byte(preamble), purpose)); err != nil {
 		return err
 	}
-	if secret != "" {
+	if secret := card.secret; secret != "" {
 		theirs, ours := make([]byte, nonceSize), make([]byte, nonceSize)
 		rand.Read(ours)
 		if _, err := io.ReadFull(conn, theirs); err != nil {
@@ -80,11 +81,17 @@ func greet(conn net.Conn, deadline time.Time, secret string, purpose byte) error
 			return errStranger
 		}
 	}
+	if err := card.show(conn); err != nil {
+		return err
+	}
+	if err := card.look(conn, address); err != nil {
+		return err
+	}
 	return conn.SetDeadline(time.Time{})
 }
 
 // welcome reads a preamble and returns the connection's purpose.
-func welcome(conn net.Conn, secret string) (byte, error) {
+func welcome(conn net.Conn, card *card) (byte, error) {
 	if err := conn.SetDeadline(time.Now().Add(preambleTimeout)); err != nil {
 		return 0, err
 	}
@@ -96,7 +103,7 @@ func welcome(conn net.Conn, secret string) (byte, error) {
 		return 0, errors.New("this is not a node of ours, or one of another version")
 	}
 	purpose := hello[len(preamble)]
-	if secret != "" {
+	if secret := card.secret; secret != "" {
 		ours, theirs := make([]byte, nonceSize), make([]byte, nonceSize+sha256.Size)
 		rand.Read(ours)
 		if _, err := conn.Write(ours); err != nil {
@@ -112,6 +119,14 @@ func welcome(conn net.Conn, secret string) (byte, error) {
 			return 0, err
 		}
 	}
+	// The answer goes out also when we are not content, so that the other side knows why we hang up.
+	foreign := card.look(conn, conn.RemoteAddr().String())
+	if foreign != nil && !errors.Is(foreign, errForeign) {
+		return 0, foreign
+	}
+	if err := errors.Join(foreign, card.show(conn)); err != nil {
+		return 0, err
+	}
 	return purpose, conn.SetDeadline(time.Time{})
 }
 
@@ -119,7 +134,7 @@ func welcome(conn net.Conn, secret string) (byte, error) {
 type port struct {
 	listener net.Listener
 	address  string // what the others are told
-	secret   string
+	card     *card
 	log      *slog.Logger
 	forward  func(net.Conn) // serves a forwarding connection until it ends
 
@@ -134,13 +149,13 @@ type port struct {
 }
 
 // listenPort opens the port. When dead is closed all that Raft could say or hear through it ends at once.
-func listenPort(listen, address, secret string, log *slog.Logger, dead <-chan struct{}, forward func(net.Conn)) (*port, error) {
+func listenPort(listen, address string, card *card, log *slog.Logger, dead <-chan struct{}, forward func(net.Conn)) (*port, error) {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen on the cluster port: %w", err)
 	}
 	p := &port{
-		listener: l, address: address, secret: secret, log: log, forward: forward,
+		listener: l, address: address, card: card, log: log, forward: forward,
 		raft: make(chan net.Conn), done: make(chan struct{}), conns: map[*tracked]struct{}{},
 	}
 	p.wg.Go(p.serve)
@@ -185,7 +200,7 @@ func (p *port) admit(accepted net.Conn) {
 	if !p.track(conn) {
 		return
 	}
-	purpose, err := welcome(conn, p.secret)
+	purpose, err := welcome(conn, p.card)
 	if err != nil {
 		p.log.Debug("connection to the cluster port refused", "from", conn.RemoteAddr().String(), "err", err)
 		conn.Close()
@@ -298,7 +313,7 @@ func (s *streams) Addr() net.Addr { return hostAddr(s.port.address) }
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	dialed, err := dialPeer(ctx, string(address), s.port.secret, purposeRaft)
+	dialed, err := dialPeer(ctx, string(address), s.port.card, purposeRaft)
 	if err != nil {
 		return nil, err
 	}
@@ -362,5 +377,5 @@ func (b addressBook) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	if a, ok := b[id]; ok {
 		return a, nil
 	}
-	return "", fmt.Errorf("node %s is not in WR_PEERS", id) // Raft falls back to its configuration
+	return "", fmt.Errorf("node %s is not in WR_PEERS", id) // it came by joining: Raft falls back to its configuration
 }

@@ -15,8 +15,10 @@ import (
 const (
 	frameCommands byte = 1 // queue.AppendCommands, after two bytes of room; answered by decisions
 	frameLimits   byte = 2 // queue.AppendLimits; answered by limits in the same form
-	framePing     byte = 3 // nothing; answered by the applied index of a leader, 0 by others
+	framePing     byte = 3 // the asker's id; answered by a pong
 	frameAbout    byte = 4 // nothing; answered by appendAbout
+	frameMembers  byte = 8 // nothing; answered by a Membership in JSON
+	frameChange   byte = 9 // a change of members in JSON; answered by an outcome in JSON
 
 	frameOK        byte = 64 // the answer to the request
 	frameNotLeader byte = 65 // nothing was done: ask again, elsewhere or later

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,14 +54,14 @@ func FuzzReadFrame(f *testing.F) {
 // greeting opens both ends of a connection with the secrets given and returns what each end says. Either end
 // hangs up only when it is not content: a pipe that one end has closed fails the other end's last step too. It
 // runs in a bubble, where the deadline of an end that waits for nothing passes at once.
-func greeting(t *testing.T, dialer, server string) (purpose byte, dialed, welcomed error) {
+func greeting(t *testing.T, dialer, server *card) (purpose byte, dialed, welcomed error) {
 	t.Helper()
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
 	done := make(chan error, 1)
 	go func() {
-		err := greet(near, time.Now().Add(preambleTimeout), dialer, purposeForward)
+		err := greet(near, "far", time.Now().Add(preambleTimeout), dialer, purposeForward)
 		if err != nil {
 			near.Close()
 		}
@@ -72,24 +74,73 @@ func greeting(t *testing.T, dialer, server string) (purpose byte, dialed, welcom
 	return purpose, <-done, welcomed
 }
 
+// cardOf is that of a node in a cluster; 0 stands for none.
+func cardOf(secret string, cluster byte) *card {
+	id := clusterID{}
+	id[0] = cluster
+	return &card{secret: secret, cluster: func() clusterID { return id }, log: slog.New(slog.DiscardHandler), told: newSaid()}
+}
+
+// Nodes of two clusters refuse each other, each with both ids in its log; one that belongs to none yet is welcome.
+func TestClustersDoNotMix(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, secret := range []string{"", "s3cret"} {
+			for _, c := range []struct {
+				dialer, server byte
+				fit            bool
+			}{{1, 1, true}, {0, 0, true}, {1, 0, true}, {0, 1, true}, {1, 2, false}} {
+				var logs [2]bytes.Buffer
+				cards := [2]*card{cardOf(secret, c.dialer), cardOf(secret, c.server)}
+				for i := range cards {
+					cards[i].log = slog.New(slog.NewTextHandler(&logs[i], nil))
+				}
+				_, dialed, welcomed := greeting(t, cards[0], cards[1])
+				if c.fit != (dialed == nil && welcomed == nil) || !c.fit && (!errors.Is(dialed, errForeign) || !errors.Is(welcomed, errForeign)) {
+					t.Errorf("secret %q, clusters %d and %d: %v, %v", secret, c.dialer, c.server, dialed, welcomed)
+				}
+				for i := range logs {
+					line := logs[i].String()
+					told := strings.Contains(line, "01000000000000000000000000000000") && strings.Contains(line, "02000000000000000000000000000000") && strings.Contains(line, "WR_DATA_DIR")
+					if told == c.fit {
+						t.Errorf("secret %q, clusters %d and %d: side %d logs %q", secret, c.dialer, c.server, i, line)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestPongsRoundTrip(t *testing.T) {
+	for _, want := range []pong{{}, {applied: 1 << 40, id: "n1"}, {wants: true, id: "n2"}, {placed: true}, {out: true, wants: true, placed: true, id: "n3"}} {
+		if got, err := decodePong(appendPong(nil, want)); err != nil || got != want {
+			t.Errorf("%+v became %+v, %v", want, got, err)
+		}
+	}
+	for _, data := range [][]byte{nil, make([]byte, 8), {0, 0, 0, 0, 0, 0, 0, 0, 8}} {
+		if _, err := decodePong(data); !errors.Is(err, errBadFrame) {
+			t.Errorf("% x: %v", data, err)
+		}
+	}
+}
+
 func TestPreamble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, secret := range []string{"", "s3cret"} {
-			purpose, dialed, welcomed := greeting(t, secret, secret)
+			purpose, dialed, welcomed := greeting(t, cardOf(secret, 0), cardOf(secret, 0))
 			if purpose != purposeForward || dialed != nil || welcomed != nil {
 				t.Errorf("secret %q on both sides: purpose %c, %v, %v", secret, purpose, dialed, welcomed)
 			}
 		}
 		for _, c := range [][2]string{{"one", "other"}, {"", "other"}, {"one", ""}} {
 			// Without a secret of its own one side notices nothing until the other one hangs up; both never agree.
-			if _, dialed, welcomed := greeting(t, c[0], c[1]); dialed == nil && welcomed == nil {
+			if _, dialed, welcomed := greeting(t, cardOf(c[0], 0), cardOf(c[1], 0)); dialed == nil && welcomed == nil {
 				t.Errorf("secrets %q and %q: both sides are content", c[0], c[1])
 			}
 		}
 		near, far := net.Pipe()
 		defer near.Close()
 		go near.Write([]byte("GET / HTTP/1.1\r\n"))
-		if _, err := welcome(far, "s3cret"); err == nil {
+		if _, err := welcome(far, cardOf("s3cret", 0)); err == nil {
 			t.Error("a browser was welcome")
 		}
 		far.Close()

@@ -24,7 +24,8 @@ type Cluster struct {
 	Nodes   []*cluster.Node
 	Configs []cluster.Config
 
-	t testing.TB
+	t     testing.TB
+	links *Links // nil: they can not be cut
 }
 
 // New makes a cluster of so many nodes without starting it. Change Configs before Start.
@@ -34,7 +35,7 @@ func New(t testing.TB, size int, limits queue.Limits) *Cluster {
 	dir := t.TempDir()
 	var peers []cluster.Peer
 	for i := range size {
-		peers = append(peers, cluster.Peer{ID: fmt.Sprintf("n%d", i+1), Address: freeAddress(t)})
+		peers = append(peers, cluster.Peer{ID: fmt.Sprintf("n%d", i+1), Address: FreeAddress(t)})
 	}
 	for _, p := range peers {
 		config := cluster.Config{
@@ -65,7 +66,8 @@ func logger(node string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})).With("at", node)
 }
 
-func freeAddress(t testing.TB) string {
+// FreeAddress is one of the loopback interface that nobody listens on.
+func FreeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

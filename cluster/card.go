@@ -1,0 +1,120 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+)
+
+// A card is what a node shows at the beginning of every connection, and what it looks at in the other side's: the secret that the
+// nodes share, and the cluster that it belongs to. Two nodes that belong to different clusters have nothing to say to one another:
+// an entry of the one in the log of the other would be the end of both tables.
+type card struct {
+	secret  string
+	cluster func() clusterID // zero while this node belongs to none
+	dial    func(ctx context.Context, address string) (net.Conn, error)
+	log     *slog.Logger
+	told    *said
+}
+
+// cardMagic precedes a cluster's id on the wire. A side that waits for a secret says something else at that place.
+const cardMagic = "cluster:"
+
+var errForeign = errors.New("the other side belongs to another cluster")
+
+// show writes this node's cluster.
+func (c *card) show(conn net.Conn) error {
+	id := c.cluster()
+	_, err := conn.Write(append([]byte(cardMagic), id[:]...))
+	return err
+}
+
+// look reads the other side's cluster. An id of zero is that of a node that has yet to join or to form a cluster.
+func (c *card) look(conn net.Conn, address string) error {
+	var got [len(cardMagic) + len(clusterID{})]byte
+	if _, err := io.ReadFull(conn, got[:]); err != nil {
+		return fmt.Errorf("wait for the other side's cluster: %w", err)
+	}
+	if !bytes.HasPrefix(got[:], []byte(cardMagic)) {
+		return errStranger
+	}
+	ours, theirs := c.cluster(), clusterID(got[len(cardMagic):])
+	if ours == theirs || ours == (clusterID{}) || theirs == (clusterID{}) {
+		return nil
+	}
+	if !c.told.lately(theirs.String()) {
+		c.log.Error("a node of another cluster is refused: two clusters never merge. Correct WR_PEERS or WR_JOIN of the node that is wrong here; "+
+			"if it is to move to the other cluster, empty its WR_DATA_DIR first, which gives up what it holds",
+			"from", address, "our_cluster", ours.String(), "their_cluster", theirs.String())
+	}
+	return fmt.Errorf("%w: ours is %s, theirs %s", errForeign, ours, theirs)
+}
+
+// dialTCP connects as nodes do. Host names are resolved here, at every dial.
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+}
+
+// newCard is this node's own.
+func (n *Node) newCard() *card {
+	c := &card{secret: n.cfg.Secret, cluster: n.belongs, dial: n.cfg.Dial, log: n.log, told: newSaid()}
+	if c.dial == nil {
+		c.dial = dialTCP
+	}
+	return c
+}
+
+// --- the cluster that this node's disk belongs to -------------------------------------------
+
+// clusterKey is where the id is noted beside Raft's term and vote. After a restart the table is empty until something commits, and
+// just then a node must know where it belongs.
+var clusterKey = []byte("owr cluster")
+
+// allegiance is the id of the cluster that this node belongs to, once it is known. Any number of readers.
+type allegiance struct {
+	mu sync.Mutex
+	id clusterID
+}
+
+func (a *allegiance) load() clusterID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.id
+}
+
+func (a *allegiance) set(id clusterID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.id = id
+}
+
+// belongs is the cluster of this node: as the table has it, else as the disk does.
+func (n *Node) belongs() clusterID {
+	if id := n.fsm.identity.Load().cluster; id != (clusterID{}) {
+		return id
+	}
+	return n.noted.load()
+}
+
+// recallCluster reads the id that was noted when this node last ran.
+func (n *Node) recallCluster() {
+	if id, err := n.store.Get(clusterKey); err == nil && len(id) == len(clusterID{}) {
+		n.noted.set(clusterID(id))
+	}
+}
+
+// noteCluster writes the id down as soon as the table has it. It is called now and again, by one goroutine.
+func (n *Node) noteCluster() {
+	id := n.fsm.identity.Load().cluster
+	if id == (clusterID{}) || id == n.noted.load() {
+		return
+	}
+	if err := n.store.Set(clusterKey, id[:]); err == nil { // an error ends the node by itself
+		n.noted.set(id)
+	}
+}
