@@ -34,6 +34,10 @@ type Config struct {
 	SetLimits func(context.Context, queue.LimitsChange) (queue.Limits, error)
 	// Leave takes a visitor out; found is false when the table does not hold it.
 	Leave func(context.Context, queue.Token) (found bool, err error)
+	// Members is who belongs to the cluster, and ChangeMembers carries out one change: a *RefusedError says that nothing was
+	// done, any other error leaves it open.
+	Members       func(context.Context) Members
+	ChangeMembers func(context.Context, MemberChange) error
 }
 
 const (
@@ -58,7 +62,8 @@ type Server struct {
 
 // New makes a server that listens nowhere yet.
 func New(cfg Config) (*Server, error) {
-	if cfg.Registry == nil || cfg.Live == nil || cfg.Ready == nil || cfg.Status == nil || cfg.SetLimits == nil || cfg.Leave == nil {
+	if cfg.Registry == nil || cfg.Live == nil || cfg.Ready == nil || cfg.Status == nil || cfg.SetLimits == nil || cfg.Leave == nil ||
+		cfg.Members == nil || cfg.ChangeMembers == nil {
 		return nil, errors.New("admin: config lacks a function or the registry")
 	}
 	if cfg.Logger == nil {
@@ -84,6 +89,10 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.Handle("PUT /v1/limits", s.guard.protect(s.setLimits))
 	mux.Handle("DELETE /v1/visitors/{id}", s.guard.protect(s.leave))
+	mux.HandleFunc("GET /v1/cluster", s.members)
+	for _, op := range []string{OpJoin, OpPromote, OpRemove, OpTransfer} {
+		mux.Handle("POST /v1/cluster/"+op, s.guard.protect(s.changeMembers(op)))
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")

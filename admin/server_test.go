@@ -30,6 +30,7 @@ type node struct {
 	left    []queue.Token
 	fail    error
 	known   bool
+	asked   []MemberChange
 	log     bytes.Buffer
 }
 
@@ -70,6 +71,13 @@ func (n *node) config(token string) Config {
 		Leave: func(_ context.Context, t queue.Token) (bool, error) {
 			n.left = append(n.left, t)
 			return n.known, n.fail
+		},
+		Members: func(context.Context) Members {
+			return Members{By: "n1", Leader: "n1", Members: []Member{{ID: "n1", Address: "n1:7000", Voter: true, Leader: true, Reachable: true}}}
+		},
+		ChangeMembers: func(_ context.Context, c MemberChange) error {
+			n.asked = append(n.asked, c)
+			return n.fail
 		},
 	}
 }

@@ -48,6 +48,8 @@ type serveConfig struct {
 	ClusterListen    string
 	ClusterAdvertise string // host:port as the others dial it; a name stays a name
 	Peers            []peer // empty: one node
+	Join             string // host:port of a member; empty: this node joins nobody
+	Edge             bool   // it joins and never votes
 	DataDir          string
 	ClusterSecret    secret
 
@@ -208,6 +210,10 @@ func (r *reader) cluster(cfg *serveConfig, f *clusterFlags) {
 	if f.ClusterAdvertise != "" {
 		cfg.ClusterAdvertise = r.dial("cluster-advertise", f.ClusterAdvertise)
 	}
+	if f.Join != "" {
+		cfg.Join = r.dial("join", f.Join)
+	}
+	cfg.Edge = r.oneOf("role", f.Role, "voter", "edge") == "edge"
 	insecure := r.onOff("insecure-cluster", f.InsecureCluster)
 	if r.err != nil {
 		return
@@ -215,6 +221,9 @@ func (r *reader) cluster(cfg *serveConfig, f *clusterFlags) {
 
 	if len(cfg.Peers) > 0 {
 		r.checkPeers(cfg, f.Peers)
+	}
+	r.checkJoin(cfg)
+	if len(cfg.Peers) > 0 || cfg.Join != "" {
 		host, _, _ := splitAddress(cfg.ClusterListen, 0)
 		if cfg.ClusterSecret == "" && !insecure && !isLoopback(host) {
 			r.fail("cluster-secret", "the cluster port %s is not on loopback, so the nodes need a secret that they share (or WR_INSECURE_CLUSTER=1)",
@@ -239,6 +248,19 @@ func (r *reader) checkPeers(cfg *serveConfig, text string) {
 		return
 	}
 	r.fail("peers", "%q does not hold this node, %s, which is %s", text, cfg.NodeID, r.env.describe("node-id"))
+}
+
+// checkJoin refuses what contradicts joining, or makes the others dial nobody.
+func (r *reader) checkJoin(cfg *serveConfig) {
+	host, _, _ := splitAddress(cfg.ClusterListen, 0)
+	switch {
+	case cfg.Join != "" && len(cfg.Peers) > 0:
+		r.fail("join", "%q is a member to join, and %s names the nodes of a new cluster: set one of them", cfg.Join, r.env.describe("peers"))
+	case cfg.Edge && cfg.Join == "":
+		r.fail("role", "\"edge\" is for a node that joins: set %s", r.env.describe("join"))
+	case cfg.Join != "" && cfg.ClusterAdvertise == "" && isWildcard(host):
+		r.fail("cluster-advertise", "it is not set, and the cluster port %s says nothing of where the others reach this node: give host:port", cfg.ClusterListen)
+	}
 }
 
 // listenAddress reads an address to listen on, for commands that have no configuration.

@@ -107,6 +107,7 @@ var everySetting = []struct {
 	{"WR_NODE_ID", "n7", func(c serveConfig) any { return c.NodeID }, "n7"},
 	{"WR_CLUSTER_LISTEN", "127.0.0.1:7001", func(c serveConfig) any { return c.ClusterAdvertise }, "127.0.0.1:7001"},
 	{"WR_CLUSTER_ADVERTISE", "owr-1.internal:7000", func(c serveConfig) any { return c.ClusterAdvertise }, "owr-1.internal:7000"},
+	{"WR_JOIN", "owr-1.internal:7000", func(c serveConfig) any { return c.Join }, "owr-1.internal:7000"},
 	{"WR_DATA_DIR", "/data", func(c serveConfig) any { return c.DataDir }, "/data"},
 	{"WR_CLUSTER_SECRET", "s3cret", func(c serveConfig) any { return string(c.ClusterSecret) }, "s3cret"},
 	{"WR_ADMIN_LISTEN", "127.0.0.1:9091", func(c serveConfig) any { return c.AdminListen }, "127.0.0.1:9091"},
@@ -135,7 +136,7 @@ func TestNoSettingIsForgottenByTheTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tested := []string{"WR_PEERS", "WR_INSECURE_CLUSTER"} // they need each other, and have tests of their own
+	tested := []string{"WR_PEERS", "WR_INSECURE_CLUSTER", "WR_ROLE"} // they need others, and have tests of their own
 	for _, s := range everySetting {
 		tested = append(tested, s.name)
 	}
@@ -244,6 +245,13 @@ func TestValuesThatCannotBeUsed(t *testing.T) {
 		{"WR_NODE_ID=n1 WR_CLUSTER_ADVERTISE=n1:7001 WR_PEERS=" + three, []string{"WR_CLUSTER_ADVERTISE", "n1:7001", "WR_PEERS", "127.0.0.1:7001"}},
 		{"WR_NODE_ID=n1 WR_CLUSTER_LISTEN=:7001 WR_PEERS=" + three, []string{"WR_CLUSTER_SECRET", ":7001", "WR_INSECURE_CLUSTER"}},
 		{"WR_NODE_ID=n1 WR_CLUSTER_LISTEN=n1:7001 WR_PEERS=" + three, []string{"WR_CLUSTER_SECRET"}},
+		{"WR_JOIN=nowhere", []string{"WR_JOIN", "nowhere", "host:port"}},
+		{"WR_JOIN=:7000", []string{"WR_JOIN", ":7000", "no host"}},
+		{"WR_NODE_ID=n1 WR_JOIN=n2:7000 WR_PEERS=" + three, []string{"WR_JOIN", "n2:7000", "WR_PEERS"}},
+		{"WR_JOIN=n2:7000 WR_CLUSTER_LISTEN=:7000 WR_INSECURE_CLUSTER=1", []string{"WR_CLUSTER_ADVERTISE", ":7000"}},
+		{"WR_JOIN=n2:7000 WR_CLUSTER_LISTEN=n4:7000", []string{"WR_CLUSTER_SECRET", "n4:7000"}},
+		{"WR_ROLE=edge", []string{"WR_ROLE", "edge", "WR_JOIN"}},
+		{"WR_ROLE=boss", []string{"WR_ROLE", "boss", "voter, edge"}},
 		{"WR_INSECURE_CLUSTER=maybe", []string{"WR_INSECURE_CLUSTER", "maybe"}},
 		{"WR_ADMIN_TOKEN_FILE=no/such/file", []string{"WR_ADMIN_TOKEN_FILE", "no/such/file", "no such file"}},
 		{"WR_ADMIN_TOKEN=a WR_ADMIN_TOKEN_FILE=b", []string{"WR_ADMIN_TOKEN", "WR_ADMIN_TOKEN_FILE"}},
@@ -284,6 +292,16 @@ func TestPeers(t *testing.T) {
 	mustConfigure(t, []string{"WR_NODE_ID=a", "WR_PEERS=a=[::1]:1,b=[::1]:2", "WR_CLUSTER_LISTEN=[::1]:1"})
 	if cfg := mustConfigure(t, nil); cfg.Peers != nil {
 		t.Errorf("no WR_PEERS: %v", cfg.Peers)
+	}
+}
+
+func TestJoin(t *testing.T) {
+	cfg := mustConfigure(t, []string{"WR_NODE_ID=n4", "WR_JOIN=owr-1:7000", "WR_CLUSTER_LISTEN=:7000", "WR_CLUSTER_ADVERTISE=owr-4:7000", "WR_CLUSTER_SECRET=s"})
+	if cfg.Join != "owr-1:7000" || cfg.ClusterAdvertise != "owr-4:7000" || cfg.Edge {
+		t.Errorf("join %q, advertise %q, edge %t", cfg.Join, cfg.ClusterAdvertise, cfg.Edge)
+	}
+	if cfg := mustConfigure(t, []string{"WR_ROLE=Edge"}, "--join=owr-1:7000"); !cfg.Edge {
+		t.Error("WR_ROLE=Edge is no edge")
 	}
 }
 

@@ -103,6 +103,9 @@ func (e *environment) fail(err error) {
 
 // describe names a flag and the variable that it was read from, or would be.
 func (e *environment) describe(flag string) string {
+	if flag == strings.ToUpper(flag) { // not a flag but an argument, as the help has it
+		return flag
+	}
 	name, ok := e.origin[flag]
 	if !ok {
 		name = e.flags[flag]

@@ -16,6 +16,7 @@ type flags struct {
 	Serve       serveFlags       `cmd:"" help:"Run one node. This is the command when none is named."`
 	Demo        demoFlags        `cmd:"" help:"Run three nodes, an origin and a Redis on loopback, in one process."`
 	Status      statusFlags      `cmd:"" help:"Show what a running node says of itself, its cluster and its room."`
+	Cluster     clusterCommands  `cmd:"" help:"Show and change who belongs to the cluster."`
 	Version     struct{}         `cmd:"" help:"Show the version."`
 	HelpOn      helpCommand      `cmd:"" name:"help" help:"Show this help, or that of a command."`
 	Healthcheck healthcheckFlags `cmd:"" hidden:"" help:"Exit 0 when the node at --listen answers."`
@@ -91,6 +92,8 @@ type clusterFlags struct {
 	ClusterListen     string `default:"127.0.0.1:7000" help:"Address of the cluster port; never the public one."`
 	ClusterAdvertise  string `placeholder:"HOST:PORT" help:"Address at which the others reach this node. Default: its own in --peers, or --cluster-listen."`
 	Peers             string `placeholder:"n1=HOST:PORT,..." help:"All nodes, this one included, the same on every node. Empty: one node."`
+	Join              string `placeholder:"HOST:PORT" help:"Cluster port of any member, asked to take this node in. Not together with --peers."`
+	Role              string `default:"voter" help:"Of a node that joins. voter: it votes once it has kept up. edge: it serves visitors and never votes."`
 	DataDir           string `default:"./owr-data" help:"Directory of the Raft log and snapshots."`
 	ClusterSecret     string `placeholder:"SECRET" help:"Secret that the nodes share."`
 	ClusterSecretFile string `placeholder:"PATH" help:"File that holds the secret that the nodes share."`

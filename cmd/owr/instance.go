@@ -79,6 +79,7 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 		Token: string(cfg.AdminToken), Logger: log, Registry: registry,
 		Live:  func() error { return nil },
 		Ready: i.node.Ready, Status: i.status, SetLimits: i.node.SetLimits, Leave: i.leave,
+		Members: i.members, ChangeMembers: i.changeMembers,
 	})
 	if err != nil {
 		return nil, err
@@ -97,7 +98,7 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 func (i *instance) clusterConfig(cfg serveConfig, registry *prometheus.Registry) cluster.Config {
 	c := cluster.Config{
 		NodeID: cfg.NodeID, Listen: cfg.ClusterListen, Advertise: cfg.ClusterAdvertise, DataDir: cfg.DataDir,
-		Secret: string(cfg.ClusterSecret), Limits: cfg.Limits, Logger: i.log, Registerer: registry,
+		Join: cfg.Join, Edge: cfg.Edge, Secret: string(cfg.ClusterSecret), Limits: cfg.Limits, Logger: i.log, Registerer: registry,
 		// A slot is given on in the very entry that frees it. Only a slot that expires waits, for the next look.
 		Timing:    cluster.Timing{Tick: min(cfg.ReleaseInterval, lookEvery)},
 		OnFailure: func(err error) { i.ended <- err },
@@ -170,6 +171,40 @@ func (i *instance) status() admin.Status {
 		out.Mirror = &admin.Mirror{Enabled: m.Enabled, Healthy: m.Healthy, BehindMS: m.Behind.Milliseconds(), Error: m.LastError}
 	}
 	return out
+}
+
+// members is who belongs to the cluster, in the words of the admin API.
+func (i *instance) members(ctx context.Context) admin.Members {
+	m := i.node.Members(ctx)
+	out := admin.Members{By: m.By, Leader: m.Leader}
+	for _, v := range m.Members {
+		out.Members = append(out.Members, admin.Member{
+			ID: v.ID, Address: v.Address, Voter: v.Voter, Edge: v.Edge, Leader: v.Leader, Reachable: v.Healthy,
+			LastContactMS: max(v.LastContact.Milliseconds(), -1), Behind: v.Behind,
+		})
+	}
+	return out
+}
+
+// changeMembers carries out one change, in the words of the admin API.
+func (i *instance) changeMembers(ctx context.Context, c admin.MemberChange) error {
+	var err error
+	switch c.Op {
+	case admin.OpJoin:
+		err = i.node.Join(ctx, c.ID, c.Address, c.Edge)
+	case admin.OpPromote:
+		err = i.node.Promote(ctx, c.ID)
+	case admin.OpRemove:
+		err = i.node.Remove(ctx, c.ID)
+	case admin.OpTransfer:
+		err = i.node.Transfer(ctx, c.ID)
+	default:
+		err = fmt.Errorf("change of members %q", c.Op)
+	}
+	if refused := (*cluster.RefusedError)(nil); errors.As(err, &refused) {
+		return &admin.RefusedError{Reason: refused.Reason, Unknown: refused.Unknown}
+	}
+	return err
 }
 
 // leave takes a visitor out, and waits a moment for the replicas, so that who asks next, here or at another

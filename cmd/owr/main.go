@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/openwaitingroom/owr/cluster"
 )
 
 // The exit codes.
@@ -18,6 +20,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // it started, or tried to, and something outside failed
 	exitUsage   = 2 // a command, a flag or a setting that cannot be used
+	exitRemoved = 3 // the node was removed from its cluster: starting it again changes nothing
 )
 
 func main() {
@@ -42,6 +45,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case errors.As(err, &bad):
 		fmt.Fprintln(stderr, "owr: "+oneLine(bad.Error()))
 		return exitUsage
+	case errors.Is(err, cluster.ErrRemoved):
+		return exitRemoved
 	case errors.Is(err, errLogged):
 		return exitFailure
 	default:
@@ -68,7 +73,7 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 		line.warnUnknown(log)
 		if err := serve(ctx, cfg, log); err != nil {
 			log.Error("the node ended with an error", "err", err)
-			return errLogged
+			return fmt.Errorf("%w: %w", errLogged, err)
 		}
 		return nil
 	case "demo":
@@ -89,6 +94,8 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 			return err
 		}
 		return printStatus(ctx, address, stdout)
+	case "cluster list", "cluster join <id> <address>", "cluster promote <id>", "cluster remove <id>", "cluster transfer", "cluster transfer <id>":
+		return line.cluster(ctx, stdout)
 	case "healthcheck":
 		address, err := line.dialAddress("listen", line.flags.Healthcheck.Listen)
 		if err != nil {

@@ -18,6 +18,7 @@ func TestHelpAndVersionExitZero(t *testing.T) {
 	for _, args := range []string{
 		"version", "help", "--help", "-h", "help serve", "help demo", "serve --help", "serve -h", "demo --help", "status --help",
 		"version --help", "help --help", "serve --max-active 3 --help", "healthcheck --help", "origin --help",
+		"cluster --help", "help cluster", "cluster join --help", "help cluster remove",
 	} {
 		// A value that cannot be used must not stand in the way of the help.
 		code, out, err := command(t, []string{"WR_MAX_ACTIVE=-1"}, strings.Fields(args)...)
@@ -68,6 +69,18 @@ func TestUsageErrorsExitTwoWithOneLine(t *testing.T) {
 		{"demo --listen=:80", "listen"},
 		{"status --admin=nowhere", "nowhere"},
 		{"healthcheck --listen=1:2:3", "1:2:3"},
+		{"cluster", "list"},
+		{"cluster nonsense", "nonsense"},
+		{"cluster list extra", "extra"},
+		{"cluster list --admin=nowhere", "nowhere"},
+		{"cluster join n4", "address"},
+		{"cluster join n4 nowhere", "nowhere"},
+		{"cluster join n=4 n4:7000", "n=4"},
+		{"cluster join n4 n4:7000 --edge=maybe", "maybe"},
+		{"cluster promote", "id"},
+		{"cluster remove n3 n4", "n4"},
+		{"cluster remove n3 --admin-token", "--admin-token"},
+		{"cluster transfer --admin-token-file=/no/such/file", "/no/such/file"},
 	} {
 		code, out, err := command(t, nil, strings.Fields(c.args)...)
 		if code != 2 || strings.Count(err, "\n") != 1 || !strings.Contains(err, c.named) || out != "" {
