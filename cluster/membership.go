@@ -218,10 +218,7 @@ func (n *Node) carryOutPromotion(ctx context.Context, id string, servers []raft.
 	if behind := lag(n.fsm.applied.load(), said.applied); behind > closeBehind {
 		return refusef("%s is %d entries behind: wait until it has caught up", id, behind)
 	}
-	if voters, up := n.quorum(ctx, servers, ""); up+1 < majority(voters+1) {
-		return refusef("with %s there would be %d voters and %d of them in reach, too few for a majority of %d: bring back or remove those that are down first",
-			id, voters+1, up+1, majority(voters+1))
-	}
+	// The voters in reach are a majority, or nothing could be changed at all, and with one more in reach they stay one.
 	if err := settle(n.raft.AddVoter(s.ID, s.Address, index, enqueue)); err != nil {
 		return err
 	}

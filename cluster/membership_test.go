@@ -230,6 +230,10 @@ func TestOneNodeGrowsAndShrinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	removed(t, ended)
+	c.Stop(n2)
+	c.Start(n2) // that it was once told to join does not bring it back
+	removed(t, ended)
+	eventually(t, c.Nodes[0], "n1", "")
 	refused(t, c.Nodes[0].Remove(long(t), "n1"), "only voter")
 	clustertest.Submit(t, c.Nodes[0], queue.KindArrive, token(9))
 }
@@ -324,6 +328,15 @@ func TestADeadNonVoterIsForgotten(t *testing.T) {
 	eventually(t, c.Nodes[0], "n1 n2 n3", "n4")
 	c.Stop(edge)
 	eventually(t, c.Nodes[0], "n1 n2 n3", "")
+
+	// Its name is free again, for a node with an empty disk at another place.
+	again := c.Joiner(0, true)
+	c.Configs[again].NodeID = "n4"
+	c.Start(again)
+	c.WaitReady()
+	eventually(t, c.Nodes[0], "n1 n2 n3", "n4")
+	clustertest.Submit(t, c.Nodes[again], queue.KindArrive, token(1))
+	sameTables(t, c)
 }
 
 // Acknowledgements of edges are no commits: a leader that reaches four edges and no voter acknowledges nothing.
