@@ -73,7 +73,7 @@ func TestLeaderNeedsRoomOnItsDisk(t *testing.T) {
 			if c.Nodes[to].IsLeader() {
 				return nil
 			}
-			return c.Nodes[from].Transfer(ctx, c.Configs[to].NodeID)
+			return c.Nodes[from].HandTo(ctx, c.Configs[to].NodeID)
 		})
 	}
 	leads := func(i int) {

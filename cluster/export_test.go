@@ -14,8 +14,8 @@ func (n *Node) TakeSnapshot() error { return n.raft.Snapshot().Error() }
 // ElectionTimeout is for how long, and at most twice, this node waits for votes before it stands again.
 func (n *Node) ElectionTimeout() time.Duration { return n.raft.ReloadableConfig().ElectionTimeout }
 
-// Transfer gives leadership to another node.
-func (n *Node) Transfer(ctx context.Context, to string) error { return n.transfer(ctx, to) }
+// HandTo gives leadership to another node, without asking first whether that is wise.
+func (n *Node) HandTo(ctx context.Context, to string) error { return n.transfer(ctx, to) }
 
 // RemoveSelf takes a leader out of the cluster.
 func (n *Node) RemoveSelf() error {

@@ -59,7 +59,7 @@ func TestTransferToANodeThatHangs(t *testing.T) {
 	// The connections from before end the first attempts at once.
 	clustertest.Eventually(t, "a transfer that hangs", func() error {
 		begun := time.Now()
-		err := c.Nodes[leader].Transfer(t.Context(), c.Configs[hung].NodeID)
+		err := c.Nodes[leader].HandTo(t.Context(), c.Configs[hung].NodeID)
 		if took := time.Since(begun); took > 2*time.Second {
 			t.Fatalf("given up after %v, want 50 ms", took)
 		}

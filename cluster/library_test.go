@@ -52,7 +52,7 @@ func TestHeartbeatsTakeTheMainLoop(t *testing.T) {
 		}
 		address = l.Addr().String()
 		l.Close()
-		p, err := listenPort(address, address, "", slog.New(slog.DiscardHandler), dead, func(net.Conn) {})
+		p, err := listenPort(address, address, cardOf("", 0), slog.New(slog.DiscardHandler), dead, func(net.Conn) {})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -111,7 +111,7 @@ func TestClustersDoNotMix(t *testing.T) {
 }
 
 func TestPongsRoundTrip(t *testing.T) {
-	for _, want := range []pong{{}, {applied: 1 << 40, id: "n1"}, {wants: true, id: "n2"}, {placed: true}, {out: true, wants: true, placed: true, id: "n3"}} {
+	for _, want := range []pong{{}, {applied: 1 << 40, id: "n1"}, {wants: true, id: "n2"}, {placed: true}, {leads: true}, {out: true, wants: true, placed: true, id: "n3"}} {
 		if got, err := decodePong(appendPong(nil, want)); err != nil || got != want {
 			t.Errorf("%+v became %+v, %v", want, got, err)
 		}
