@@ -78,7 +78,7 @@ func greeting(t *testing.T, dialer, server *card) (purpose byte, dialed, welcome
 func cardOf(secret string, cluster byte) *card {
 	id := clusterID{}
 	id[0] = cluster
-	return &card{secret: secret, cluster: func() clusterID { return id }, log: slog.New(slog.DiscardHandler), told: newSaid()}
+	return &card{secret: secret, cluster: func() clusterID { return id }, dial: dialTCP, log: slog.New(slog.DiscardHandler), told: newSaid()}
 }
 
 // Nodes of two clusters refuse each other, each with both ids in its log; one that belongs to none yet is welcome.
