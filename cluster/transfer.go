@@ -21,7 +21,13 @@ func (n *Node) transfer(ctx context.Context, to string) error {
 			done <- n.raft.LeadershipTransfer().Error()
 			return
 		}
-		done <- n.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(n.addressOf(to, ""))).Error()
+		address := ""
+		for _, s := range n.members() {
+			if string(s.ID) == to {
+				address = n.addressOf(to, string(s.Address))
+			}
+		}
+		done <- n.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(address)).Error()
 	}()
 	select {
 	case err := <-done:

@@ -116,7 +116,7 @@ func TestPongsRoundTrip(t *testing.T) {
 			t.Errorf("%+v became %+v, %v", want, got, err)
 		}
 	}
-	for _, data := range [][]byte{nil, make([]byte, 8), {0, 0, 0, 0, 0, 0, 0, 0, 8}} {
+	for _, data := range [][]byte{nil, make([]byte, 8), {0, 0, 0, 0, 0, 0, 0, 0, 16}} {
 		if _, err := decodePong(data); !errors.Is(err, errBadFrame) {
 			t.Errorf("% x: %v", data, err)
 		}
