@@ -47,7 +47,7 @@ func (n *node) config(token string) Config {
 			limits := queue.DefaultLimits()
 			limits.MaxActive, limits.ClaimTTL = 2, 1500*time.Millisecond
 			return Status{
-				Node: "n1", Role: "leader", Leader: "n1", Term: 3, AppliedIndex: 4711, TableSum: "9f3c",
+				Node: "n1", Role: "leader", Leader: "n1", Term: 3, AppliedIndex: 4711, FeatureLevel: 2, TableSum: "9f3c",
 				Peers:  []Peer{{ID: "n1", Address: "n1:7000", Voter: true, Healthy: true}},
 				Room:   NewRoom(queue.Counts{Active: 1, Released: 2, Queued: 3, Absent: 1}, limits, queue.FieldMaxActive|queue.FieldClaimTTL),
 				Mirror: &Mirror{Enabled: true, Healthy: true, BehindMS: 4},
@@ -155,7 +155,7 @@ func TestHealthSaysWhyNot(t *testing.T) {
 
 func TestStatusIsTheContract(t *testing.T) {
 	h := (&node{}).handler(t, "")
-	want := `{"node":"n1","role":"leader","leader":"n1","term":3,"applied_index":4711,"table_sum":"9f3c",` +
+	want := `{"node":"n1","role":"leader","leader":"n1","term":3,"applied_index":4711,"feature_level":2,"table_sum":"9f3c",` +
 		`"peers":[{"id":"n1","address":"n1:7000","voter":true,"healthy":true}],` +
 		`"room":{"active":1,"released":2,"queued":3,"absent":1,` +
 		`"max_active":2,"active_ttl":60,"claim_ttl":1.5,"queue_absent":90,"queue_ttl":1800,"queue_max":0,` +

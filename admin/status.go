@@ -9,7 +9,8 @@ type Status struct {
 	Leader       string  `json:"leader"` // empty while nobody leads
 	Term         uint64  `json:"term"`
 	AppliedIndex uint64  `json:"applied_index"`
-	TableSum     string  `json:"table_sum"` // equal on two nodes whose AppliedIndex is equal
+	FeatureLevel int     `json:"feature_level"` // what every voter understands
+	TableSum     string  `json:"table_sum"`     // equal on two nodes whose AppliedIndex is equal
 	Peers        []Peer  `json:"peers"`
 	Room         Room    `json:"room"`
 	Mirror       *Mirror `json:"mirror,omitempty"` // on the leader only

@@ -35,6 +35,9 @@ type Config struct {
 	DataDir   string // Raft's log and snapshots; created 0700
 	Secret    string // shared between the nodes; empty: connections are not authenticated
 
+	Version      string // of this binary, for those who find its files
+	FeatureLevel int    // the highest level that this node announces; 0: all that it knows
+
 	Limits queue.Limits // the base layer, in force while this node leads
 	Jobs   []Job        // run by the leader, once a term has begun
 

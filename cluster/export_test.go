@@ -84,3 +84,21 @@ func (n *Node) Whole() bool { return n.memory.whole.Load() }
 
 // Belongs is the cluster that this node shows at the cluster port.
 func (n *Node) Belongs() string { return n.belongs().String() }
+
+// LowestLevel asks all voters for their feature level.
+func (n *Node) LowestLevel(ctx context.Context) (level int, behind string) {
+	clients := map[raft.ServerID]*client{}
+	defer func() {
+		for _, c := range clients {
+			c.close()
+		}
+	}()
+	return n.lowestLevel(ctx, clients)
+}
+
+// PretendLevel makes this node's replica one of a cluster at that level.
+func (n *Node) PretendLevel(level int) {
+	id := *n.fsm.identity.Load()
+	id.level = level
+	n.fsm.identity.Store(&id)
+}

@@ -60,8 +60,13 @@ func (c *client) call(ctx context.Context, address string, kind byte, payload []
 	case frameNotLeader:
 		return nil, errNotLeader
 	}
-	return nil, fmt.Errorf("%s: %s", address, payload)
+	return nil, fmt.Errorf("%s: %w", address, answered(payload))
 }
+
+// answered is what another node says of a frame that it did not carry out.
+type answered string
+
+func (a answered) Error() string { return string(a) }
 
 func exchange(conn net.Conn, kind byte, payload []byte) (byte, []byte, error) {
 	if err := writeFrame(conn, kind, payload); err != nil {
@@ -123,6 +128,8 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 		}
 	case frameMembers, frameChange:
 		reply, err = n.answerMembership(kind, payload)
+	case frameLevel:
+		return frameOK, n.answerLevel()
 	case frameCommands:
 		reply, err = n.answerCommands(ctx, payload)
 	case frameLimits:

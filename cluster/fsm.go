@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -21,8 +22,9 @@ import (
 // fsm is what Raft replicates: the rooms, the cluster's id and its proof keys. It decodes, applies
 // and hands back; it has no policy. Raft calls Apply, Snapshot and Restore from one goroutine.
 type fsm struct {
-	clock *clusterClock
-	fail  func(error)
+	clock   *clusterClock
+	fail    func(error)
+	version string // of this binary: who writes its snapshots
 
 	table    atomic.Pointer[queue.Table] // the default room's; replaced as a whole by Restore
 	identity atomic.Pointer[identity]    // replaced as a whole when it changes
@@ -38,6 +40,7 @@ type fsm struct {
 type identity struct {
 	cluster clusterID
 	keys    seal.Ring // newest first
+	level   int       // see featureLevel
 }
 
 func newFSM(clock *clusterClock, fail func(error)) *fsm {
@@ -112,8 +115,9 @@ func (f *fsm) apply(index uint64, data []byte) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if old := f.identity.Load(); old.cluster == (clusterID{}) {
-			f.identity.Store(&identity{cluster: id, keys: old.keys})
+		if next := *f.identity.Load(); next.cluster == (clusterID{}) {
+			next.cluster = id
+			f.identity.Store(&next)
 		}
 		return nil, nil
 	case entryKey:
@@ -121,9 +125,22 @@ func (f *fsm) apply(index uint64, data []byte) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		old := f.identity.Load()
-		ring := append(seal.Ring{key}, old.keys...)
-		f.identity.Store(&identity{cluster: old.cluster, keys: ring[:min(len(ring), ringSize)]})
+		next := *f.identity.Load()
+		ring := append(seal.Ring{key}, next.keys...)
+		next.keys = ring[:min(len(ring), ringSize)]
+		f.identity.Store(&next)
+		return nil, nil
+	case entryLevel:
+		level, err := decodeLevel(data)
+		if err != nil {
+			return nil, err
+		}
+		next := *f.identity.Load()
+		next.level = max(next.level, level)
+		f.identity.Store(&next)
+		return nil, nil
+	}
+	if data[0]&ignorable != 0 {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("%w: it begins with %d", errBadEntry, data[0])
@@ -131,23 +148,28 @@ func (f *fsm) apply(index uint64, data []byte) (any, error) {
 
 // --- snapshots -----------------------------------------------------------------------------
 
-// A snapshot is snapshotMagic, the applied index, the cluster's id, the key ring, the number of
-// rooms, each room's id and table, and a CRC-32C over all of it.
-const snapshotMagic = "owr snapshot 1\n"
+// A snapshot is its format (appendFormat), the applied index, the cluster's id, from format 2 on the feature
+// level, the key ring, the number of rooms, each room's id and table, and a CRC-32C over all of it. Format 1 is written
+// at level 1, so that a version from before the levels can read it.
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // snapshot is the state at one index, copied; Persist writes it beside Apply.
 type snapshot struct {
 	index    uint64
+	version  string
 	identity *identity
 	ids      []queue.RoomID
 	rooms    []*queue.Frozen
 }
 
-// Snapshot implements raft.FSM. Apply waits for it, so it only copies.
+// Snapshot implements raft.FSM. Apply waits for it, so it only copies. Raft counts an entry that could not be read as
+// applied; a snapshot without it would hide that.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	s := &snapshot{index: f.applied.load(), identity: f.identity.Load()}
+	if f.broken {
+		return nil, errBadEntry
+	}
+	s := &snapshot{index: f.applied.load(), version: f.version, identity: f.identity.Load()}
 	for _, id := range slices.Sorted(maps.Keys(f.rooms)) {
 		s.ids = append(s.ids, id)
 		s.rooms = append(s.rooms, f.rooms[id].Freeze())
@@ -172,8 +194,16 @@ func (s *snapshot) Release() {}
 func (s *snapshot) write(w io.Writer) error {
 	sum := crc32.New(castagnoli)
 	both := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
-	head := appendUint64([]byte(snapshotMagic), s.index)
+	format := 1
+	if s.identity.featureLevel() > 1 {
+		format = snapshotFormat
+	}
+	head := appendFormat(nil, snapshotKind, format, snapshotNamed, s.version)
+	head = appendUint64(head, s.index)
 	head = append(head, s.identity.cluster[:]...)
+	if format > 1 {
+		head = binary.BigEndian.AppendUint16(head, uint16(s.identity.level))
+	}
 	head = appendRing(head, s.identity.keys)
 	head = binary.BigEndian.AppendUint16(head, uint16(len(s.ids)))
 	if _, err := both.Write(head); err != nil {
@@ -200,7 +230,11 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	index, id, rooms, err := readSnapshot(r)
 	if err != nil {
-		return fmt.Errorf("read snapshot: %w", err)
+		err = fmt.Errorf("read snapshot: %w", err)
+		if errors.Is(err, errNewer) {
+			f.fail(err) // the leader would send it again and again
+		}
+		return err
 	}
 	f.reset(rooms, id)
 	if now := f.table.Load().Stats().Now; now != 0 {
@@ -217,26 +251,37 @@ func readSnapshot(r io.Reader) (index uint64, id *identity, rooms map[queue.Room
 	sum := crc32.New(castagnoli)
 	buffered := bufio.NewReaderSize(r, 64<<10)
 	body := io.TeeReader(buffered, sum)
-	fixed := make([]byte, len(snapshotMagic)+8+16+1)
-	if _, err := io.ReadFull(body, fixed); err != nil {
-		return 0, nil, nil, err
-	}
-	if string(fixed[:len(snapshotMagic)]) != snapshotMagic {
-		return 0, nil, nil, fmt.Errorf("it does not begin with %q: another version wrote it, or nobody of us", snapshotMagic)
-	}
-	rest := fixed[len(snapshotMagic):]
-	index = binary.BigEndian.Uint64(rest)
-	ring := make([]byte, 1+33*int(rest[24]))
-	ring[0] = rest[24]
-	if _, err := io.ReadFull(body, ring[1:]); err != nil {
-		return 0, nil, nil, err
-	}
-	keys, _, err := cutRing(ring)
+	format, version, err := readFormat(body, snapshotKind, snapshotFormat, snapshotNamed)
 	if err != nil {
 		return 0, nil, nil, err
 	}
-	id = &identity{cluster: clusterID(rest[8:24]), keys: keys}
+	var fixed [8 + 16]byte
+	if _, err := io.ReadFull(body, fixed[:]); err != nil {
+		return 0, nil, nil, err
+	}
+	index = binary.BigEndian.Uint64(fixed[:])
+	id = &identity{cluster: clusterID(fixed[8:])}
 	var number [2]byte
+	if format > 1 {
+		if _, err := io.ReadFull(body, number[:]); err != nil {
+			return 0, nil, nil, err
+		}
+		if id.level = int(binary.BigEndian.Uint16(number[:])); id.level > FeatureLevel {
+			return 0, nil, nil, fmt.Errorf("%w: %s, at feature level %d, and this version knows levels up to %d: run that version or a later one",
+				errNewer, version, id.level, FeatureLevel)
+		}
+	}
+	ring := make([]byte, 1)
+	if _, err := io.ReadFull(body, ring); err != nil {
+		return 0, nil, nil, err
+	}
+	ring = append(ring, make([]byte, 33*int(ring[0]))...)
+	if _, err := io.ReadFull(body, ring[1:]); err != nil {
+		return 0, nil, nil, err
+	}
+	if id.keys, _, err = cutRing(ring); err != nil {
+		return 0, nil, nil, err
+	}
 	if _, err := io.ReadFull(body, number[:]); err != nil {
 		return 0, nil, nil, err
 	}

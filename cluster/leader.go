@@ -101,6 +101,7 @@ func (n *Node) runTerm(ctx context.Context) error {
 	wg.Go(func() { n.tick(ctx) })
 	wg.Go(func() { cancel(n.watchSpace(ctx)) })
 	wg.Go(func() { n.tendMembers(ctx) })
+	wg.Go(func() { n.raiseLevel(ctx) })
 	for _, job := range n.cfg.Jobs {
 		wg.Go(func() { cancel(job(ctx, term)) }) // the first job to return ends the term for all
 	}
@@ -254,6 +255,9 @@ func (n *Node) proposeLimits(change queue.LimitsChange) (queue.Limits, uint64, e
 
 // propose commits one entry and returns what applying it gave.
 func (n *Node) propose(entry []byte) (any, error) {
+	if err := n.mayPropose(entry[0]); err != nil {
+		return nil, err
+	}
 	future := n.raft.Apply(entry, enqueue)
 	if err := n.taken(future); err != nil {
 		return nil, unknownFate(err)

@@ -93,6 +93,7 @@ func Open(cfg Config) (*Node, error) {
 	n.transfers = transferWatch{limit: n.cfg.Timing.Transfer, fail: n.fail}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.fsm = newFSM(n.clock, n.fail)
+	n.fsm.version = cfg.Version
 	n.touches = newTouches(n.clock.now)
 	n.card = n.newCard()
 	n.forwarder = n.newClient()

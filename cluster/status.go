@@ -17,6 +17,7 @@ import (
 type Status struct {
 	Node, Role, Leader string // Role: "leader", "follower" or "candidate"; Leader: "" when none is known
 	Term               uint64
+	FeatureLevel       int // of the cluster, by this replica
 	Members            []Member
 	Table              queue.Stats
 }
@@ -36,6 +37,7 @@ type Member struct {
 // Status may be called at any time; it asks no other node.
 func (n *Node) Status() Status {
 	s := Status{Node: n.self.ID, Role: strings.ToLower(n.raft.State().String()), Term: n.raft.CurrentTerm(), Table: n.Stats()}
+	s.FeatureLevel = n.fsm.identity.Load().featureLevel()
 	n.leaderMu.Lock()
 	s.Leader = n.leaderID
 	n.leaderMu.Unlock()

@@ -119,6 +119,9 @@ func (s *store) fits(dir string, fresh bool) error {
 	usable, unread := uint64(0), error(nil)
 	for _, meta := range list {
 		if err := s.readable(meta.ID); err != nil {
+			if path := filepath.Join(dir, "snapshots", meta.ID); errors.Is(err, errNewer) {
+				return fmt.Errorf("read %s: %w", path, err)
+			}
 			unread = errors.Join(unread, damaged(filepath.Join(dir, "snapshots", meta.ID), err))
 			continue
 		}

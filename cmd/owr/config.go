@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/openwaitingroom/owr/cluster"
 	"github.com/openwaitingroom/owr/queue"
 )
 
@@ -52,6 +53,7 @@ type serveConfig struct {
 	Edge             bool   // it joins and never votes
 	DataDir          string
 	ClusterSecret    secret
+	FeatureLevel     int // the highest to announce; 0: all that this version knows
 
 	AdminListen string
 	AdminToken  secret
@@ -140,6 +142,9 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 	cfg.QueueStatus, _ = strconv.Atoi(r.oneOf("queue-status", f.QueueStatus, "200", "202", "429", "503"))
 	if f.DataDir == "" {
 		r.fail("data-dir", `"" is not a directory`)
+	}
+	if f.FeatureLevel != "" {
+		cfg.FeatureLevel = r.count("feature-level", f.FeatureLevel, 1, cluster.FeatureLevel)
 	}
 	r.cluster(&cfg, &f.clusterFlags)
 	return cfg, r.err

@@ -110,6 +110,7 @@ var everySetting = []struct {
 	{"WR_JOIN", "owr-1.internal:7000", func(c serveConfig) any { return c.Join }, "owr-1.internal:7000"},
 	{"WR_DATA_DIR", "/data", func(c serveConfig) any { return c.DataDir }, "/data"},
 	{"WR_CLUSTER_SECRET", "s3cret", func(c serveConfig) any { return string(c.ClusterSecret) }, "s3cret"},
+	{"WR_FEATURE_LEVEL", "1", func(c serveConfig) any { return c.FeatureLevel }, "1"},
 	{"WR_ADMIN_LISTEN", "127.0.0.1:9091", func(c serveConfig) any { return c.AdminListen }, "127.0.0.1:9091"},
 	{"WR_ADMIN_TOKEN", "t0ken", func(c serveConfig) any { return string(c.AdminToken) }, "t0ken"},
 	{"WR_LOG_LEVEL", "DEBUG", func(c serveConfig) any { return c.Log.Level }, "DEBUG"},

@@ -31,6 +31,7 @@ type serveFlags struct {
 	RedisHost    string `default:"127.0.0.1" group:"Redis:" help:"Redis that the leader mirrors into. Empty or off: no mirror."`
 	redisFlags   `group:"Redis:"`
 	clusterFlags `group:"Cluster:"`
+	FeatureLevel string `placeholder:"N" group:"Cluster:" help:"Hold the cluster's feature level at N, so that an upgrade can be taken back. Default: as high as all nodes can."`
 	adminFlags   `group:"Admin listener:"`
 	logFlags     `group:"Log:"`
 }

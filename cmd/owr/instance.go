@@ -98,7 +98,8 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 func (i *instance) clusterConfig(cfg serveConfig, registry *prometheus.Registry) cluster.Config {
 	c := cluster.Config{
 		NodeID: cfg.NodeID, Listen: cfg.ClusterListen, Advertise: cfg.ClusterAdvertise, DataDir: cfg.DataDir,
-		Join: cfg.Join, Edge: cfg.Edge, Secret: string(cfg.ClusterSecret), Limits: cfg.Limits, Logger: i.log, Registerer: registry,
+		Join: cfg.Join, Edge: cfg.Edge, Secret: string(cfg.ClusterSecret), Version: versionHere(), FeatureLevel: cfg.FeatureLevel,
+		Limits: cfg.Limits, Logger: i.log, Registerer: registry,
 		// A slot is given on in the very entry that frees it. Only a slot that expires waits, for the next look.
 		Timing:    cluster.Timing{Tick: min(cfg.ReleaseInterval, lookEvery)},
 		OnFailure: func(err error) { i.ended <- err },
@@ -161,7 +162,7 @@ func (i *instance) status() admin.Status {
 	s := i.node.Status()
 	out := admin.Status{
 		Node: s.Node, Role: s.Role, Leader: s.Leader, Term: s.Term,
-		AppliedIndex: s.Table.Index, TableSum: fmt.Sprintf("%016x", s.Table.Sum),
+		AppliedIndex: s.Table.Index, FeatureLevel: s.FeatureLevel, TableSum: fmt.Sprintf("%016x", s.Table.Sum),
 		Room: admin.NewRoom(s.Table.Counts, s.Table.Limits, s.Table.Overridden),
 	}
 	for _, m := range s.Members {

@@ -19,6 +19,7 @@ type nodeStatus struct {
 	Term         uint64
 	AppliedIndex uint64 `json:"applied_index"`
 	TableSum     string `json:"table_sum"`
+	FeatureLevel int    `json:"feature_level"`
 	Peers        []struct {
 		ID, Address    string
 		Voter, Healthy bool
@@ -64,6 +65,7 @@ func (s *nodeStatus) write(out io.Writer) error {
 	fmt.Fprintf(w, "node\t%s, %s\n", s.Node, s.Role)
 	fmt.Fprintf(w, "leader\t%s, term %d\n", leader, s.Term)
 	fmt.Fprintf(w, "table\tindex %d, sum %s\n", s.AppliedIndex, s.TableSum)
+	fmt.Fprintf(w, "level\t%d\n", max(s.FeatureLevel, 1)) // a node from before the levels says nothing
 	fmt.Fprintf(w, "mirror\t%s\n", s.mirror())
 
 	r := s.Room

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-const sampleStatus = `{"node":"n1","role":"leader","leader":"n1","term":3,"applied_index":4711,"table_sum":"9f3c",
+const sampleStatus = `{"node":"n1","role":"leader","leader":"n1","term":3,"applied_index":4711,"feature_level":2,"table_sum":"9f3c",
  "peers":[{"id":"n1","address":"n1:7000","voter":true,"healthy":true},{"id":"n2","address":"n2:7000","voter":true,"healthy":false}],
  "room":{"active":99,"released":1,"queued":5321,"absent":12,
          "max_active":100,"active_ttl":60,"claim_ttl":120,"queue_absent":90.5,"queue_ttl":1800,"queue_max":9000,
@@ -36,7 +36,7 @@ func TestStatusShowsTheNode(t *testing.T) {
 		t.Fatalf("exit %d, %q", code, stderr)
 	}
 	for _, want := range []string{
-		"n1, leader", "term 3", "index 4711, sum 9f3c", "healthy, 4 ms behind", "100 of 100 held: 99 active, 1 released",
+		"n1, leader", "term 3", "index 4711, sum 9f3c", "level   2", "healthy, 4 ms behind", "100 of 100 held: 99 active, 1 released",
 		"5321 queued, 12 of them absent, at most 9000", "queue_absent 90.5", "max_active, queue_max, by the admin API", "n2    n2:7000  yes    no",
 	} {
 		if !strings.Contains(out, want) {

@@ -33,6 +33,15 @@ func printVersion(w io.Writer) error {
 	return nil
 }
 
+// versionHere is the version of this binary.
+func versionHere() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		info = &debug.BuildInfo{}
+	}
+	return versionOf(info)
+}
+
 // versionOf prefers what the linker was told, then the module's version, then the commit.
 func versionOf(info *debug.BuildInfo) string {
 	if version != "" {
