@@ -38,6 +38,8 @@ type Config struct {
 	// done, any other error leaves it open.
 	Members       func(context.Context) Members
 	ChangeMembers func(context.Context, MemberChange) error
+	// Backup makes a backup of this node's replica. Nil: there is no such call.
+	Backup func() (*Backup, error)
 }
 
 const (
@@ -92,6 +94,9 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/cluster", s.members)
 	for _, op := range []string{OpJoin, OpPromote, OpRemove, OpTransfer} {
 		mux.Handle("POST /v1/cluster/"+op, s.guard.protect(s.changeMembers(op)))
+	}
+	if s.cfg.Backup != nil {
+		mux.Handle("GET /v1/backup", s.guard.protect(s.backup))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")

@@ -96,6 +96,9 @@ func (n *Node) LowestLevel(ctx context.Context) (level int, behind string) {
 	return n.lowestLevel(ctx, clients)
 }
 
+// ProposeRaw commits any bytes.
+func (n *Node) ProposeRaw(entry []byte) error { return n.raft.Apply(entry, enqueue).Error() }
+
 // PretendLevel makes this node's replica one of a cluster at that level.
 func (n *Node) PretendLevel(level int) {
 	id := *n.fsm.identity.Load()

@@ -52,6 +52,7 @@ type Node struct {
 	transfers transferWatch
 
 	leading atomic.Uint64 // the term this node leads and is ready in; 0: it does not
+	backups sync.Mutex    // held while a snapshot is made for a backup
 	fresh   atomic.Bool   // the table has once been as new as the leader's since this process began
 	failed  sync.Once
 	dead    chan struct{} // closed when the node can not go on

@@ -19,6 +19,7 @@ import (
 
 const (
 	logFile       = "raft.db"
+	snapshotDir   = "snapshots" // Raft's name
 	snapshotsKept = 2
 	logCacheSize  = 512
 )

@@ -17,6 +17,9 @@ type flags struct {
 	Demo        demoFlags        `cmd:"" help:"Run three nodes, an origin and a Redis on loopback, in one process."`
 	Status      statusFlags      `cmd:"" help:"Show what a running node says of itself, its cluster and its room."`
 	Cluster     clusterCommands  `cmd:"" help:"Show and change who belongs to the cluster."`
+	Backup      backupFlags      `cmd:"" help:"Write a backup of a running node's table and keys to a file."`
+	Restore     restoreFlags     `cmd:"" help:"Make the data directory of one node of a new cluster from a backup."`
+	Recover     recoverFlags     `cmd:"" help:"Go on with one node's data directory after the majority is lost for good."`
 	Version     struct{}         `cmd:"" help:"Show the version."`
 	HelpOn      helpCommand      `cmd:"" name:"help" help:"Show this help, or that of a command."`
 	Healthcheck healthcheckFlags `cmd:"" hidden:"" help:"Exit 0 when the node at --listen answers."`

@@ -79,7 +79,7 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 		Token: string(cfg.AdminToken), Logger: log, Registry: registry,
 		Live:  func() error { return nil },
 		Ready: i.node.Ready, Status: i.status, SetLimits: i.node.SetLimits, Leave: i.leave,
-		Members: i.members, ChangeMembers: i.changeMembers,
+		Members: i.members, ChangeMembers: i.changeMembers, Backup: i.backup,
 	})
 	if err != nil {
 		return nil, err

@@ -96,6 +96,24 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 		return printStatus(ctx, address, stdout)
 	case "cluster list", "cluster join <id> <address>", "cluster promote <id>", "cluster remove <id>", "cluster transfer", "cluster transfer <id>":
 		return line.cluster(ctx, stdout)
+	case "backup":
+		cfg, err := line.backupConfig()
+		if err != nil {
+			return err
+		}
+		return backup(ctx, cfg, stdout, stderr)
+	case "restore":
+		cfg, err := line.restoreConfig()
+		if err != nil {
+			return err
+		}
+		return restore(cfg, stdout)
+	case "recover":
+		cfg, err := line.recoverConfig()
+		if err != nil {
+			return err
+		}
+		return recoverNode(cfg, stdout)
 	case "healthcheck":
 		address, err := line.dialAddress("listen", line.flags.Healthcheck.Listen)
 		if err != nil {
