@@ -80,6 +80,7 @@ type Status struct {
 	Term               uint64
 	AppliedIndex       uint64 `json:"applied_index"`
 	TableSum           string `json:"table_sum"`
+	FeatureLevel       int    `json:"feature_level"`
 	Peers              []struct {
 		ID             string
 		Voter, Healthy bool

@@ -20,13 +20,20 @@ type World struct {
 // NewWorld starts three nodes, a Redis and an origin, with so many slots.
 func NewWorld(t testing.TB, slots int, settings Settings) *World {
 	t.Helper()
+	w := PrepareWorld(t, slots, settings)
+	w.Start()
+	return w
+}
+
+// PrepareWorld is NewWorld without the start of the nodes.
+func PrepareWorld(t testing.TB, slots int, settings Settings) *World {
+	t.Helper()
 	Binary(t) // skips the test before anything has been started
 	w := &World{Redis: NewRedis(t), Origin: NewOrigin(t), Max: slots}
 	all := Settings{"WR_MAX_ACTIVE": itoa(slots), "WR_LOG_LEVEL": "debug"}
 	maps.Copy(all, w.Redis.Settings())
 	maps.Copy(all, settings)
 	w.Cluster = NewCluster(t, 3, w.Origin.URL, all)
-	w.Start()
 	return w
 }
 
