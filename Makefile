@@ -12,9 +12,10 @@ SEEDS    ?= 10000
 BENCH    ?= .
 ROWS     ?=
 IMAGE    ?= owr:local
+SOAK     ?= 1h
 COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
-.PHONY: help build test race simulate fuzz bench bench-quick bench-tools gobench e2e lint fmt cover image up down ci compose-test accept tools
+.PHONY: help build test race simulate fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,18 @@ gobench: ## benchmarks of the packages; BENCH picks some
 
 e2e: tools ## the end-to-end tests alone, with their log
 	go test -count 1 -v ./test/...
+
+faults: tools ## harm of every kind to real nodes under visitors, audited: up to 20 minutes, figures in bin/faults
+	go test -count 1 -v -timeout 40m ./test/faults -faults -reports $(CURDIR)/bin/faults
+
+faults-quick: tools ## the most telling of it, in under two minutes
+	go test -count 1 -v -timeout 10m ./test/faults -faults -quick
+
+mutants: ## seeded faults, one after the other, and which test catches which
+	go run ./test/mutants
+
+soak: tools ## harm at random to one cluster for SOAK (1h), with a leak check; the summary is the end of its log
+	go test -count 1 -v -timeout 0 -run TestSoak ./test/faults -soak $(SOAK) -reports $(CURDIR)/bin/soak
 
 lint: bin/golangci-lint-$(LINT) ## golangci-lint and the formatters
 	$< run

@@ -47,6 +47,9 @@ func NewNode(t testing.TB, id, originURL string, settings Settings) *Node {
 	return n
 }
 
+// SetBinary has the node run another owr than the one under test, from its next start on.
+func (n *Node) SetBinary(path string) { n.binary = path }
+
 // Start starts the process; it does not wait for anything.
 func (n *Node) Start() {
 	n.t.Helper()
@@ -111,23 +114,37 @@ func (n *Node) Status() (Status, error) {
 // SetLimits changes limits of the room for the whole cluster.
 func (n *Node) SetLimits(limits map[string]any) {
 	n.t.Helper()
-	body, err := json.Marshal(limits)
-	if err != nil {
+	if err := n.TryLimits(limits); err != nil {
 		n.t.Fatal(err)
 	}
-	code, answer, err := fetch(http.MethodPut, n.AdminURL+"/v1/limits", n.Token, body)
-	if err != nil || code != http.StatusOK {
-		n.t.Fatalf("limits %s on %s: %d %s %v", body, n.ID, code, answer, err)
+}
+
+// TryLimits is SetLimits that may fail, as it does on a node without a majority.
+func (n *Node) TryLimits(limits map[string]any) error {
+	body, err := json.Marshal(limits)
+	if err != nil {
+		return err
 	}
+	code, answer, err := fetch(http.MethodPut, n.AdminURL+"/v1/limits", n.Token, body)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("limits %s on %s: %d %s", body, n.ID, code, answer)
+	}
+	return err
 }
 
 // Leave gives up the place or the slot of a visitor. It is no error when the room does not know it.
 func (n *Node) Leave(visitor string) error {
+	_, err := n.Forget(visitor)
+	return err
+}
+
+// Forget is Leave that reports whether the room knew the visitor.
+func (n *Node) Forget(visitor string) (known bool, err error) {
 	code, answer, err := fetch(http.MethodDelete, n.AdminURL+"/v1/visitors/"+visitor, n.Token, nil)
 	if err == nil && code != http.StatusNoContent && code != http.StatusNotFound {
 		err = fmt.Errorf("leave on %s: %d %s", n.ID, code, answer)
 	}
-	return err
+	return err == nil && code == http.StatusNoContent, err
 }
 
 // Metric reads one metric without labels.

@@ -86,6 +86,9 @@ func (p *Process) Alive() bool {
 	}
 }
 
+// Pid is the number of the process that was started last.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Kill ends the process as a power cut does, and waits for its end.
 func (p *Process) Kill() {
 	if p.Alive() {

@@ -88,3 +88,13 @@ func (r *Redis) Picture() (Picture, error) {
 	}
 	return shown, nil
 }
+
+// Marker reads which entry the picture is of, and of which type the key of the queue is.
+func (r *Redis) Marker() (index uint64, queue string, err error) {
+	ctx := context.Background()
+	if index, err = r.Client.HGet(ctx, "wr:mirror", "index").Uint64(); err != nil {
+		return 0, "", err
+	}
+	queue, err = r.Client.Type(ctx, "wr:queue").Result()
+	return index, queue, err
+}

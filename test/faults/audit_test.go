@@ -1,0 +1,136 @@
+package faults
+
+import (
+	"strings"
+	"testing"
+)
+
+// history is a made-up one: one slot, no harm.
+func history(events ...Event) History {
+	return History{Rules: Rules{MaxActive: 1, ActiveTTL: 5, ClaimTTL: 6, QueueAbsent: 6}, Events: events}
+}
+
+// event is one request that took 50 ms.
+func event(visitor, node string, sent float64, o Outcome, position int) Event {
+	e := Event{Visitor: visitor, Node: node, Sent: sent, Got: sent + 0.05, Outcome: o, Position: position, ID: "id of " + visitor}
+	if o == Inside {
+		e.Hit = sent + 0.02
+	}
+	return e
+}
+
+// waiting is a visitor who asks once a second, from..to, always told the same place.
+func waiting(visitor string, from, to float64, position int) []Event {
+	var events []Event
+	for at := from; at <= to; at++ {
+		events = append(events, event(visitor, "n1", at, Waiting, position))
+	}
+	return events
+}
+
+func (h History) with(f Fault) History {
+	h.Faults = append(h.Faults, f)
+	return h
+}
+
+func as(e Event, id string) Event {
+	e.ID = id
+	return e
+}
+
+// TestAuditCatches plays, for each kind of violation, a history that has it and the same one with what excuses it.
+func TestAuditCatches(t *testing.T) {
+	onN1 := Fault{Name: "on n1", Harmed: []string{"n1"}, Majority: true, Begun: 0, Ended: 10}
+	onRedis := Fault{Name: "on Redis", Majority: true, Begun: 0, Ended: 10}
+	nobody := Fault{Name: "no majority", Begun: 0, Ended: 10}
+	site := Fault{Name: "on the origin", Majority: true, Origin: true, Begun: 0, Ended: 10}
+	both := []Event{event("a", "n1", 0, Inside, 0), event("b", "n2", 1, Inside, 0)}
+	passed := append(waiting("a", 0, 9, 1), event("b", "n2", 3, Held, 0), event("b", "n2", 4, Inside, 0))
+	for _, c := range []struct {
+		name string
+		h    History
+		kind string // "": nothing is found
+	}{
+		{"nothing", history(), ""},
+		{"one after the other", history(both[0], event("b", "n2", 4, Inside, 0)), ""},
+		{"two in one slot", history(both...), "cap exceeded, as the origin saw it"},
+		{"two in one slot, browsing on", history(both[0], event("a", "n1", 3, Inside, 0), event("b", "n2", 6, Inside, 0)), "cap exceeded, as the origin saw it"},
+		{"the first one has left", history(both[0], event("a", "admin", 0.5, Left, 0), both[1]), ""},
+		{"the first one's touch may be lost with its node", history(both...).with(onN1), ""},
+		{"that Redis was away excuses nothing", history(both...).with(onRedis), "cap exceeded, as the origin saw it"},
+		{"a table over its limit", History{Readings: []Reading{{Node: "n1", Index: 7, Held: 2, Max: 1}}}, "cap exceeded in a table"},
+		{"a full table", History{Readings: []Reading{{Node: "n1", Index: 7, Held: 1, Max: 1}}}, ""},
+		{"two sums", History{Readings: []Reading{{Node: "n1", Index: 7, Sum: "a"}, {Node: "n2", Index: 7, Sum: "b"}}}, "two tables at one index"},
+		{"two indexes", History{Readings: []Reading{{Node: "n1", Index: 7, Sum: "a"}, {Node: "n2", Index: 8, Sum: "b"}}}, ""},
+		{"a later one is let in", history(passed...), "overtakings"},
+		{"and a node elsewhere was harmed", history(passed...).with(Fault{Harmed: []string{"n3"}, Majority: true, Begun: 0, Ended: 10}), "overtakings"},
+		{"the one passed was away", history(append(append(waiting("a", 0, 0, 1), waiting("a", 7, 9, 1)...), event("b", "n2", 3, Held, 0), event("b", "n2", 4, Inside, 0))...), ""},
+		{"the other one came first", history(append(waiting("a", 3, 9, 1), event("b", "n2", 2.9, Held, 0), event("b", "n2", 4, Inside, 0))...), ""},
+		{"a place that is worse", history(event("a", "n1", 0, Waiting, 3), event("a", "n2", 1, Waiting, 4)), "places lost"},
+		{"a place that is better", history(event("a", "n1", 0, Waiting, 4), event("a", "n2", 1, Waiting, 3)), ""},
+		{"a place behind one who came back", history(append([]Event{event("b", "n1", 0, Turn, 0)}, event("a", "n1", 5, Waiting, 3), event("a", "n2", 6, Waiting, 4))...), ""},
+		{"two places behind one who came back", history(append([]Event{event("b", "n1", 0, Turn, 0)}, event("a", "n1", 5, Waiting, 3), event("a", "n2", 6, Waiting, 5))...), "places lost"},
+		{"inside, then told to wait", history(event("a", "n1", 0, Inside, 0), event("a", "n2", 2, Waiting, 9)), "early expiries"},
+		{"inside, then sent to the waiting page", history(event("a", "n1", 0, Inside, 0), event("a", "n2", 2, Held, 0)), "early expiries"},
+		{"inside, then away for long", history(event("a", "n1", 0, Inside, 0), event("a", "n2", 4, Waiting, 9)), ""},
+		{"inside on a harmed node, then told to wait", history(event("a", "n1", 0, Inside, 0), event("a", "n2", 2, Waiting, 9)).with(onN1), ""},
+		{"another id in line", history(event("a", "n1", 0, Waiting, 3), as(event("a", "n2", 1, Waiting, 3), "other")), "backward steps"},
+		{"another id before there was a place", history(event("a", "n1", 0, Held, 0), as(event("a", "n2", 1, Waiting, 3), "other")), ""},
+		{"its turn, then none", history(event("a", "n1", 0, Turn, 0), event("a", "n2", 1, Held, 0)), "backward steps"},
+		{"an error on a good day", history(event("a", "n1", 0, Failed, 0)), "failed requests while well"},
+		{"an error while Redis is away", history(event("a", "n1", 1, Failed, 0)).with(onRedis), "failed requests while well"},
+		{"an error of a newcomer in an election", history(event("a", "n2", 1, Failed, 0)).with(onN1), ""},
+		{"an error of one inside in an election", history(event("a", "n2", 0, Inside, 0), event("a", "n2", 1, Failed, 0)).with(onN1), "failed requests of those inside while a majority lived"},
+		{"an error of one inside on the harmed node", history(event("a", "n2", 0, Inside, 0), event("a", "n1", 1, Failed, 0)).with(onN1), ""},
+		{"an error of one inside without a majority", history(event("a", "n2", -2, Inside, 0), event("a", "n2", 1, Failed, 0)).with(nobody), ""},
+		{"an error of one inside when the site is down", history(event("a", "n2", 0, Inside, 0), event("a", "n2", 1, Failed, 0)).with(site), ""},
+	} {
+		f := Check(c.h)
+		var got []string
+		for _, k := range f.Kinds() {
+			if len(k.Found) > 0 {
+				got = append(got, k.Name)
+			}
+		}
+		if strings.Join(got, ", ") != c.kind {
+			t.Errorf("%s: found %q, want %q: %+v", c.name, got, c.kind, f)
+		}
+	}
+}
+
+func TestGapLooksAtTheHarmOnly(t *testing.T) {
+	f := Fault{Begun: 10, Ended: 14}
+	h := history(event("a", "n1", 0, Inside, 0), event("b", "n1", 9, Inside, 0), event("c", "n1", 12, Waiting, 1), event("d", "n1", 15, Waiting, 2), event("e", "n1", 30, Waiting, 3))
+	if got := Gap(h, f); got < 2.99 || got > 3.01 {
+		t.Errorf("gap %.2f, want 3", got)
+	}
+}
+
+func TestSummaryCountsWhatWasFound(t *testing.T) {
+	a := Result{Cell: cells[0].name, Kind: "kill -9", Requests: 10, Gap: 1, Findings: Findings{Overtakings: []string{"x", "y"}}, Failed: true}
+	b := Result{Cell: cells[1].name, Kind: "kill -9", Requests: 20, Gap: 3}
+	skipped := Result{Cell: cells[2].name, Kind: "disk", Skipped: "why"}
+	dir := t.TempDir()
+	for _, r := range []Result{a, b, skipped} {
+		must(t, r.save(dir))
+	}
+	all, err := load(dir)
+	must(t, err)
+	var out strings.Builder
+	must(t, summarize(&out, all))
+	for _, want := range []string{"| runs, and failed ones | 2, 1 |", "kill -9 2", "| operations | 30 |", "| overtakings | 2 |", "skipped: why", "p50 and p99 of the runs | 3.0 s, 3.0 s |"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, &out)
+		}
+	}
+}
+
+func TestCellsHaveNamesOfTheirOwn(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range cells {
+		if seen[c.name] || c.kind == "" || c.expect == "" || c.harm == nil {
+			t.Errorf("%q: twice, or not whole", c.name)
+		}
+		seen[c.name] = true
+	}
+}

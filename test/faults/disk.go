@@ -1,0 +1,143 @@
+package faults
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openwaitingroom/owr/test/harness"
+)
+
+// spoil ends a node and changes one bit in each of some places of its log file, in the middle of entries.
+func spoil(w *world, victims []*harness.Node) {
+	n := victims[0]
+	n.Kill()
+	data, err := os.ReadFile(logFile(n))
+	must(w.t, err)
+	// The last piece of a token that somebody was told: the middle of an entry's payload, not a page's header.
+	for _, at := range []int{len(data) / 3, len(data) / 2, len(data) * 2 / 3} {
+		data[at] ^= 0x10
+	}
+	must(w.t, os.WriteFile(logFile(n), data, 0o600))
+}
+
+// againOrWiped starts a node that may refuse its own disk. Then it does what the message says.
+func againOrWiped(w *world, victims []*harness.Node) {
+	n := victims[0]
+	before := len(n.Log())
+	n.Start()
+	ended := !harness.Poll(5*time.Second, n.Ready) && !n.Alive()
+	if !ended {
+		return
+	}
+	if said := n.Log()[before:]; !strings.Contains(said, logFile(n)) {
+		w.t.Errorf("the node ended without naming %s: %.300s", logFile(n), said)
+	}
+	must(w.t, os.RemoveAll(dataDir(n)))
+	n.Start()
+}
+
+// tracers are the strace processes of breakSync, by the node's process.
+var tracers = map[int]*exec.Cmd{}
+
+// breakSync makes every fsync of a running node fail or take long, by strace.
+func breakSync(how string) func(*world, []*harness.Node) {
+	return func(w *world, victims []*harness.Node) {
+		pid := victims[0].Pid()
+		cmd := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:"+how, "-p", strconv.Itoa(pid))
+		said := &strings.Builder{}
+		cmd.Stderr = said
+		if err := cmd.Start(); err != nil {
+			w.t.Skipf("strace: %v", err)
+		}
+		traced := harness.Poll(5*time.Second, func() bool {
+			status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+			return err != nil || !strings.Contains(string(status), "TracerPid:\t0\n")
+		})
+		if !traced {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			w.t.Skipf("this machine lets nobody trace: %s", said)
+		}
+		tracers[pid] = cmd
+	}
+}
+
+// endedByIt is unbreakSync for a node that has to end: one that goes on after a failed sync would give its word for what is
+// on no disk.
+func endedByIt(w *world, victims []*harness.Node) {
+	n := victims[0]
+	if !harness.Poll(10*time.Second, func() bool { return !n.Alive() }) {
+		w.t.Errorf("%s goes on though its disk refuses to sync", n.ID)
+	} else if !strings.Contains(n.Log(), logFile(n)) {
+		w.t.Errorf("%s ended without naming %s", n.ID, logFile(n))
+	}
+	unbreakSync(w, victims)
+}
+
+// unbreakSync lets the node's syncs pass again, and starts it when it has ended, as it should after an error.
+func unbreakSync(w *world, victims []*harness.Node) {
+	n := victims[0]
+	if cmd := tracers[n.Pid()]; cmd != nil {
+		delete(tracers, n.Pid())
+		_ = cmd.Process.Signal(os.Interrupt) // it detaches and ends, unless its tracee has ended before
+		done := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			_ = cmd.Process.Kill()
+			<-done
+		}
+	}
+	again(w, victims)
+}
+
+// smallDisk puts a node's data on a file system of its own.
+func smallDisk(t testing.TB, n *harness.Node) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"); err != nil {
+		t.Skipf("a small file system is needed, and mounting one takes root: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	n.Settings["WR_DATA_DIR"] = filepath.Join(dir, "data")
+}
+
+func filler(n *harness.Node) string { return filepath.Join(filepath.Dir(dataDir(n)), "filler") }
+
+func fillDisk(w *world, victims []*harness.Node) {
+	f, err := os.Create(filler(victims[0]))
+	must(w.t, err)
+	defer f.Close()
+	if _, err := io.Copy(f, zeros{}); !errors.Is(err, syscall.ENOSPC) {
+		w.t.Errorf("the disk did not fill: %v", err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// emptyDisk makes space. A node that met the full disk has ended by then, and named the file.
+func emptyDisk(w *world, victims []*harness.Node) {
+	n := victims[0]
+	if harness.Poll(15*time.Second, func() bool { return !n.Alive() }) {
+		if !strings.Contains(n.Log(), logFile(n)) {
+			w.t.Errorf("%s ended without naming %s", n.ID, logFile(n))
+		}
+	} else {
+		w.t.Errorf("%s goes on with a full disk", n.ID)
+	}
+	must(w.t, os.Remove(filler(n)))
+	again(w, victims)
+}

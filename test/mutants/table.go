@@ -1,0 +1,140 @@
+package main
+
+import "github.com/openwaitingroom/owr/test/overlay"
+
+// one is a mutant's single edit.
+func one(file, from, to string) []overlay.Edit {
+	return []overlay.Edit{{File: file, From: from, To: to}}
+}
+
+var mutants = []mutant{
+	// The table (package queue).
+	{
+		name: "released not counted as held", pkg: "./queue", test: "TestTableAgainstModel|TestStories",
+		edits: one("queue/table.go", "for t.counts[Active]+t.counts[Released] < limit && t.counts[Queued] > 0 {", "for t.counts[Active] < limit && t.counts[Queued] > 0 {"),
+	},
+	{
+		name: "a newcomer passes those who wait", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/table.go", "t.limits.Load().MaxActive && t.counts[Queued] == 0", "t.limits.Load().MaxActive"),
+	},
+	{
+		name: "the limit is one too high", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/table.go", "return t.counts[Active]+t.counts[Released] < t.limits.Load().MaxActive", "return t.counts[Active]+t.counts[Released] <= t.limits.Load().MaxActive"),
+	},
+	{
+		name: "clock read in Apply", pkg: "./queue", test: "TestTableAgainstModel|TestStories",
+		edits: one("queue/table.go", "t.now = max(t.now, now)", "t.now = max(t.now, now, time.Now().UnixMilli())"),
+	},
+	{
+		name: "map order in promotion", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/table.go", "id, ok := t.line.firstPresent()", `ids := map[rowID]bool{}
+		for _, b := range t.byState[Queued].buckets {
+			for id := b.first; id != noRow; id = t.row(id).next {
+				ids[id] = true
+			}
+		}
+		id, ok := t.line.firstPresent()
+		for other := range ids {
+			id = other
+			break
+		}`),
+	},
+	{
+		name: "time runs back with a new leader's clock", pkg: "./queue", test: "TestTableAgainstModel",
+		edits: one("queue/table.go", "t.now = max(t.now, now)", "t.now = now"),
+	},
+	{
+		name: "expiry not held back after an election", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/table.go", "t.holdUntil = t.now + resumeHold.Milliseconds()", "t.holdUntil = 0"),
+	},
+	{
+		name: "the time without a leader counts", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/table.go", "t.epoch += gap - gap%stampStep", ""),
+	},
+	{
+		name: "a touch counts from when the news came", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/table.go", "t.stamp(t.now-age)", "t.stamp(t.now)+uint32(age*0)"),
+	},
+	{
+		name: "an absent visitor gets a new ticket", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/table.go", "		t.move(id, Queued, stamp)\n		t.promote() // a slot", "		t.remove(id)\n		id = t.add(token, Queued, t.nextTicket, stamp)\n		t.nextTicket++\n		t.promote() // a slot"),
+	},
+	{
+		name: "a claim that ran out loses its ticket", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/deadline.go", "{Released, func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).absent}", "{Released, func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).remove}"),
+	},
+	{
+		name: "tickets are used again after a restore", pkg: "./queue", test: "TestTableAgainstModel|TestSnapshotIsCanonical",
+		edits: []overlay.Edit{
+			{File: "queue/snapshot.go", From: "	if t.sum() != sum {", To: "	want := t.sum()\n	t.nextTicket = 1\n	for _, s := range []State{Absent, Queued, Released} {\n		for _, b := range t.byState[s].buckets {\n			for id := b.first; id != noRow; id = t.row(id).next {\n				t.nextTicket = max(t.nextTicket, t.row(id).ticket+1)\n			}\n		}\n	}\n	if want != sum {"},
+		},
+	},
+
+	// The cluster.
+	{
+		name: "touch not replicated", pkg: "./cluster", test: "TestTouchesKeepASlot",
+		edits: one("cluster/node.go", "func (n *Node) Touch(token queue.Token) { n.touches.note(token) }", "func (n *Node) Touch(queue.Token) {}"),
+	},
+	{
+		name: "touches forgotten when they could not be sent", pkg: "./cluster", test: "TestTouchesAreKeptUntilTheyHaveCommitted",
+		edits: one("cluster/touch.go", "			t.giveBack(list)\n", ""),
+	},
+	{
+		name: "no barrier before a term's work", pkg: "./cluster", test: "TestATermBeginsWithWhatEarlierOnesCommitted",
+		edits: one("cluster/leader.go", "if err := n.raft.Barrier(0).Error(); err != nil {", "if err := error(nil); err != nil {"),
+	},
+	{
+		name: "NoSync", pkg: "./cluster", test: "TestEveryEntryIsSynced",
+		edits: one("cluster/store.go", "		BoltOptions: &bbolt.Options{", "		NoSync:      true,\n		BoltOptions: &bbolt.Options{"),
+	},
+	{
+		name: "Restore that merges", pkg: "./cluster", test: "TestSnapshotHoldsEverything",
+		edits: one("cluster/fsm.go", "	f.reset(rooms, id)\n	if now", "	for id, old := range f.rooms {\n		if rooms[id] == nil || rooms[id].Stats().Counts.Held() == 0 {\n			rooms[id] = old\n		}\n	}\n	for r := range f.rooms {\n		for row := range f.rooms[r].Freeze().Rows() {\n			rooms[r].Apply(queue.Batch{Commands: []queue.Command{{Kind: queue.KindArrive, Token: row.Token}}}, nil)\n		}\n	}\n	f.reset(rooms, id)\n	if now"),
+	},
+	{
+		name: "heartbeat fast path left on", pkg: "./cluster", test: "TestHeartbeatsStayInTheMainLoop",
+		edits: one("cluster/transport.go", "func (transport) SetHeartbeatHandler(func(raft.RPC)) {}", "func (t transport) SetHeartbeatHandler(f func(raft.RPC)) { t.NetworkTransport.SetHeartbeatHandler(f) }"),
+	},
+	{
+		name: "a batch of unknown fate is dropped", pkg: "./cluster", test: "TestABatchOfUnknownFateIsSentAgain",
+		edits: one("cluster/batch.go", "	if b.led() > leaderless {\n		for _, s := range batch {", "	if true {\n		for _, s := range batch {"),
+	},
+	{
+		name: "an entry that cannot be read is skipped", pkg: "./cluster", test: "TestUnknownEntryStopsTheNode",
+		edits: one("cluster/fsm.go", "		f.broken = true\n", ""),
+	},
+	{
+		name: "a node serves from what it found on its disk", pkg: "./cluster", test: "TestANodeThatComesBackKnowsNobodyUntilItIsFresh",
+		edits: one("cluster/node.go", "	if !n.fresh.Load() {\n		return queue.View{}\n	}\n", ""),
+	},
+	{
+		name: "cluster time runs back", pkg: "./cluster", test: "TestClusterTimeNeverRunsBack",
+		edits: one("cluster/clock.go", "if old != 0 && old >= offset {", "if old == offset {"),
+	},
+
+	// The proxy.
+	{
+		name: "local admission from a follower's table", pkg: "./proxy", test: "TestGate",
+		edits: one("proxy/gate.go", "	return verdict{token: newToken()}, queue.KindEnter\n", "	return verdict{outcome: letIn, token: newToken(), tell: true}, settled\n"),
+	},
+	{
+		name: "proof index ignored", pkg: "./proxy", test: "TestGate",
+		edits: one("proxy/gate.go", "return c.good && c.index > s.room.Applied()", "return false && c.index > s.room.Applied()"),
+	},
+	{
+		name: "a node cut off lets in past the deadline", pkg: "./proxy", test: "TestGate",
+		edits: []overlay.Edit{
+			{File: "proxy/gate.go", From: "	if now >= c.view.Deadline {\n		return verdict{}, false\n	}\n", To: ""},
+		},
+	},
+
+	// The mirror.
+	{
+		name: "mirror without the fence", pkg: "./mirror", test: "TestDeposedLeaderChangesNothing",
+		edits: one("mirror/script.go", "  if term > tonumber(ARGV[2]) then return 'FENCED' end\n  if term ==", "  if term =="),
+	},
+	{
+		name: "mirror's groups without the fence", pkg: "./mirror", test: "TestDeposedLeaderChangesNothing",
+		edits: one("mirror/script.go", "if term > tonumber(ARGV[2]) then return 'FENCED' end\nif term < tonumber(ARGV[2]) then return 'GAP' end\nif index == tonumber(ARGV[4]) and ARGV[3] ~= ARGV[4] then return 'DUP' end\nif index ~= tonumber(ARGV[3]) then return 'GAP' end\n", ""),
+	},
+}
