@@ -87,6 +87,10 @@ func openStore(dir string, logger hclog.Logger, limit time.Duration, fail func(e
 		bolt.Close()
 		return nil, err
 	}
+	if err := s.whole(); err != nil {
+		bolt.Close()
+		return nil, err
+	}
 	term, err := bolt.GetUint64(keyCurrentTerm)
 	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		bolt.Close()
@@ -177,7 +181,10 @@ func (s *store) LastIndex() (index uint64, err error) {
 // GetLog implements raft.LogStore.
 func (s *store) GetLog(index uint64, log *raft.Log) (err error) {
 	defer s.guard("read", &err)
-	return s.bolt.GetLog(index, log)
+	if err = s.bolt.GetLog(index, log); err == nil {
+		err = check(log)
+	}
+	return err
 }
 
 // StoreLog implements raft.LogStore.
@@ -187,7 +194,7 @@ func (s *store) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.Log{l
 func (s *store) StoreLogs(logs []*raft.Log) (err error) {
 	defer s.guard("write", &err)
 	defer s.watch("write entries to")()
-	return s.bolt.StoreLogs(logs)
+	return s.bolt.StoreLogs(stamped(logs))
 }
 
 // DeleteRange implements raft.LogStore.
