@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/openwaitingroom/owr/queue"
 )
 
 // Heartbeats take their turn with all else: taken beside Raft's main loop they let a paused leader stamp an entry with a
@@ -25,7 +28,7 @@ func TestHeartbeatsStayInTheMainLoop(t *testing.T) {
 			tcp.Close()
 		})
 	}
-	ours := transport{ends[1]}
+	ours := transport{NetworkTransport: ends[1]}
 	beside := make(chan raft.RPC, 1)
 	ours.SetHeartbeatHandler(func(rpc raft.RPC) { beside <- rpc })
 	done := make(chan error, 1)
@@ -50,12 +53,15 @@ func TestHeartbeatsStayInTheMainLoop(t *testing.T) {
 // What is told to a visitor is on a majority's disks, past every cache: bbolt syncs each write of the log. There is no
 // way to see that from outside but to pull the plug, so this looks at bbolt's own switch.
 func TestEveryEntryIsSynced(t *testing.T) {
-	s, err := openStore(t.TempDir(), newRaftLog(slog.New(slog.DiscardHandler)), func(err error) { t.Error(err) })
+	n, err := Open(Config{
+		NodeID: "n1", Listen: "127.0.0.1:7000", DataDir: t.TempDir(), Limits: queue.DefaultLimits(), Logger: slog.New(slog.DiscardHandler),
+		Registerer: prometheus.NewRegistry(), OnFailure: func(err error) { t.Error(err) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
-	db := reflect.ValueOf(s.bolt).Elem().FieldByName("conn").Elem()
+	defer n.Close()
+	db := reflect.ValueOf(n.store.bolt).Elem().FieldByName("conn").Elem()
 	for _, name := range []string{"NoSync", "NoGrowSync"} {
 		if f := db.FieldByName(name); !f.IsValid() || f.Bool() {
 			t.Errorf("bbolt's %s is set, or there is no such switch any more", name)

@@ -156,112 +156,194 @@ func onRedis(do func(*world, context.Context) error) func(*world, []*harness.Nod
 
 // cells is the table.
 var cells = []cell{
-	{name: "kill -9 the leader", kind: "kill -9", quick: true, expect: "another one leads; those inside on the others notice nothing",
-		victims: theLeader, harm: kill, lasts: 3 * time.Second, heal: again},
-	{name: "kill -9 a follower", kind: "kill -9", expect: "nothing but its own connections",
-		victims: aFollower, harm: kill, lasts: 3 * time.Second, heal: again},
-	{name: "kill -9 the leader and a follower", kind: "kill -9", expect: "nobody new until one is back; nothing lost",
-		victims: leaderAndOne, lost: true, harm: kill, lasts: 2 * time.Second, heal: again},
-	{name: "kill -9 all", kind: "kill -9", quick: true, expect: "every place and slot is there again",
-		victims: everybody, lost: true, harm: kill, lasts: 2 * time.Second, heal: again},
+	{
+		name: "kill -9 the leader", kind: "kill -9", quick: true, expect: "another one leads; those inside on the others notice nothing",
+		victims: theLeader, harm: kill, lasts: 3 * time.Second, heal: again,
+	},
+	{
+		name: "kill -9 a follower", kind: "kill -9", expect: "nothing but its own connections",
+		victims: aFollower, harm: kill, lasts: 3 * time.Second, heal: again,
+	},
+	{
+		name: "kill -9 the leader and a follower", kind: "kill -9", expect: "nobody new until one is back; nothing lost",
+		victims: leaderAndOne, lost: true, harm: kill, lasts: 2 * time.Second, heal: again,
+	},
+	{
+		name: "kill -9 all", kind: "kill -9", quick: true, expect: "every place and slot is there again",
+		victims: everybody, lost: true, harm: kill, lasts: 2 * time.Second, heal: again,
+	},
 
-	{name: "pause the leader", kind: "SIGSTOP", quick: true, expect: "another one leads; the old one serves nothing old as new",
-		victims: theLeader, harm: suspend, lasts: 3 * time.Second, heal: resume},
-	{name: "pause the leader past every deadline", kind: "SIGSTOP", expect: "as above, with slots that have been given away meanwhile",
-		victims: theLeader, harm: suspend, lasts: 9 * time.Second, heal: resume},
-	{name: "pause a follower", kind: "SIGSTOP", expect: "nothing but its own connections",
-		victims: aFollower, harm: suspend, lasts: 4 * time.Second, heal: resume},
-	{name: "pause all", kind: "SIGSTOP", expect: "nobody is served meanwhile; nothing lost",
-		victims: everybody, lost: true, harm: suspend, lasts: 3 * time.Second, heal: resume},
+	{
+		name: "pause the leader", kind: "SIGSTOP", quick: true, expect: "another one leads; the old one serves nothing old as new",
+		victims: theLeader, harm: suspend, lasts: 3 * time.Second, heal: resume,
+	},
+	{
+		name: "pause the leader past every deadline", kind: "SIGSTOP", expect: "as above, with slots that have been given away meanwhile",
+		victims: theLeader, harm: suspend, lasts: 9 * time.Second, heal: resume,
+	},
+	{
+		name: "pause a follower", kind: "SIGSTOP", expect: "nothing but its own connections",
+		victims: aFollower, harm: suspend, lasts: 4 * time.Second, heal: resume,
+	},
+	{
+		name: "pause all", kind: "SIGSTOP", expect: "nobody is served meanwhile; nothing lost",
+		victims: everybody, lost: true, harm: suspend, lasts: 3 * time.Second, heal: resume,
+	},
 
-	{name: "SIGTERM to the leader", kind: "SIGTERM", expect: "leadership is handed over, the process ends with 0",
-		victims: theLeader, harm: terminate, lasts: time.Second, heal: again},
-	{name: "SIGTERM to a follower", kind: "SIGTERM", expect: "the process ends with 0",
-		victims: aFollower, harm: terminate, lasts: time.Second, heal: again},
-	{name: "hand-overs one after the other", kind: "hand-over", slow: true, expect: "every one succeeds",
-		victims: everybody, lost: true, harm: func(w *world, v []*harness.Node) { handOvers(handOverCount)(w, v) }},
+	{
+		name: "SIGTERM to the leader", kind: "SIGTERM", expect: "leadership is handed over, the process ends with 0",
+		victims: theLeader, harm: terminate, lasts: time.Second, heal: again,
+	},
+	{
+		name: "SIGTERM to a follower", kind: "SIGTERM", expect: "the process ends with 0",
+		victims: aFollower, harm: terminate, lasts: time.Second, heal: again,
+	},
+	{
+		name: "hand-overs one after the other", kind: "hand-over", slow: true, expect: "every one succeeds",
+		victims: everybody, lost: true, harm: func(w *world, v []*harness.Node) { handOvers(handOverCount)(w, v) },
+	},
 
-	{name: "the leader is cut off", kind: "partition", quick: true, expect: "the others choose another one; it lets in nobody beyond what the table gave",
-		victims: theLeader, harm: isolate, lasts: 5 * time.Second, heal: mend},
-	{name: "the leader is cut off past every deadline", kind: "partition", expect: "those inside on its side are let in up to their deadline only",
-		victims: theLeader, harm: isolate, lasts: 10 * time.Second, heal: mend},
-	{name: "a follower is cut off", kind: "partition", expect: "the others notice nothing",
-		victims: aFollower, harm: isolate, lasts: 5 * time.Second, heal: mend},
-	{name: "all are cut off from one another", kind: "partition", expect: "nobody new until it heals; nothing lost",
-		victims: everybody, lost: true, harm: isolate, lasts: 4 * time.Second, heal: mend},
-	{name: "the leader is deaf", kind: "partition", expect: "it steps down, or the others choose another one",
-		victims: theLeader, harm: deaf, lasts: 5 * time.Second, heal: mend},
-	{name: "the leader is dumb", kind: "partition", expect: "the others choose another one",
-		victims: theLeader, harm: dumb, lasts: 5 * time.Second, heal: mend},
-	{name: "a follower is deaf", kind: "partition", expect: "it holds no election that disturbs the others",
-		victims: aFollower, harm: deaf, lasts: 5 * time.Second, heal: mend},
-	{name: "a follower is dumb", kind: "partition", expect: "the others notice nothing",
-		victims: aFollower, harm: dumb, lasts: 5 * time.Second, heal: mend},
-	{name: "the leader and a follower are cut from one another", kind: "partial partition", expect: "the leader stays; that follower serves who it knows",
+	{
+		name: "the leader is cut off", kind: "partition", quick: true, expect: "the others choose another one; it lets in nobody beyond what the table gave",
+		victims: theLeader, harm: isolate, lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "the leader is cut off past every deadline", kind: "partition", expect: "those inside on its side are let in up to their deadline only",
+		victims: theLeader, harm: isolate, lasts: 10 * time.Second, heal: mend,
+	},
+	{
+		name: "a follower is cut off", kind: "partition", expect: "the others notice nothing",
+		victims: aFollower, harm: isolate, lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "all are cut off from one another", kind: "partition", expect: "nobody new until it heals; nothing lost",
+		victims: everybody, lost: true, harm: isolate, lasts: 4 * time.Second, heal: mend,
+	},
+	{
+		name: "the leader is deaf", kind: "partition", expect: "it steps down, or the others choose another one",
+		victims: theLeader, harm: deaf, lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "the leader is dumb", kind: "partition", expect: "the others choose another one",
+		victims: theLeader, harm: dumb, lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "a follower is deaf", kind: "partition", expect: "it holds no election that disturbs the others",
+		victims: aFollower, harm: deaf, lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "a follower is dumb", kind: "partition", expect: "the others notice nothing",
+		victims: aFollower, harm: dumb, lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "the leader and a follower are cut from one another", kind: "partial partition", expect: "the leader stays; that follower serves who it knows",
 		victims: aFollower, lasts: 5 * time.Second, heal: mend,
 		harm: func(w *world, v []*harness.Node) {
 			leader := w.leader()
 			w.mute(leader, v[0], true)
 			w.mute(v[0], leader, true)
-		}},
-	{name: "two followers are cut from one another", kind: "partial partition", expect: "nobody notices anything",
+		},
+	},
+	{
+		name: "two followers are cut from one another", kind: "partial partition", expect: "nobody notices anything",
 		lasts: 4 * time.Second, heal: mend,
 		harm: func(w *world, _ []*harness.Node) {
 			two := w.all.Followers()
 			w.mute(two[0], two[1], true)
 			w.mute(two[1], two[0], true)
-		}},
-	{name: "slow links of a follower", kind: "slow link", expect: "it lags; the others do not",
-		victims: aFollower, harm: slowed(150*time.Millisecond, 0), lasts: 5 * time.Second, heal: mend},
-	{name: "slow links of the leader", kind: "slow link", expect: "every commit takes longer; nothing else",
-		victims: theLeader, harm: slowed(60*time.Millisecond, 0), lasts: 5 * time.Second, heal: mend},
-	{name: "narrow links of a follower", kind: "slow link", expect: "it lags; the others do not",
-		victims: aFollower, harm: slowed(0, 16<<10), lasts: 5 * time.Second, heal: mend},
+		},
+	},
+	{
+		name: "slow links of a follower", kind: "slow link", expect: "it lags; the others do not",
+		victims: aFollower, harm: slowed(150*time.Millisecond, 0), lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "slow links of the leader", kind: "slow link", expect: "every commit takes longer; nothing else",
+		victims: theLeader, harm: slowed(60*time.Millisecond, 0), lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "narrow links of a follower", kind: "slow link", expect: "it lags; the others do not",
+		victims: aFollower, harm: slowed(0, 16<<10), lasts: 5 * time.Second, heal: mend,
+	},
 
-	{name: "Redis is killed", kind: "Redis", quick: true, expect: "no visitor notices; the picture is right within 5 s of its return",
-		harm: func(w *world, _ []*harness.Node) { w.redis.Kill() }, lasts: 3 * time.Second, heal: func(w *world, _ []*harness.Node) { w.redis.Start() }},
-	{name: "Redis hangs", kind: "Redis", expect: "the same",
-		harm: func(w *world, _ []*harness.Node) { w.redis.Pause() }, lasts: 4 * time.Second, heal: func(w *world, _ []*harness.Node) { w.redis.Continue() }},
-	{name: "Redis is flushed", kind: "Redis", expect: "the same",
-		harm: onRedis(func(w *world, ctx context.Context) error { return w.redis.Client.FlushAll(ctx).Err() })},
-	{name: "a key in Redis is of another type", kind: "Redis", expect: "the same",
+	{
+		name: "Redis is killed", kind: "Redis", quick: true, expect: "no visitor notices; the picture is right within 5 s of its return",
+		harm: func(w *world, _ []*harness.Node) { w.redis.Kill() }, lasts: 3 * time.Second, heal: func(w *world, _ []*harness.Node) { w.redis.Start() },
+	},
+	{
+		name: "Redis hangs", kind: "Redis", expect: "the same",
+		harm: func(w *world, _ []*harness.Node) { w.redis.Pause() }, lasts: 4 * time.Second, heal: func(w *world, _ []*harness.Node) { w.redis.Continue() },
+	},
+	{
+		name: "Redis is flushed", kind: "Redis", expect: "the same",
+		harm: onRedis(func(w *world, ctx context.Context) error { return w.redis.Client.FlushAll(ctx).Err() }),
+	},
+	{
+		name: "a key in Redis is of another type", kind: "Redis", expect: "the same",
 		harm: onRedis(func(w *world, ctx context.Context) error {
 			if err := w.redis.Client.Del(ctx, "wr:queue").Err(); err != nil {
 				return err
 			}
 			return w.redis.Client.Set(ctx, "wr:queue", "not a list", 0).Err()
-		})},
+		}),
+	},
 
-	{name: "the origin hangs", kind: "origin", site: true, expect: "504 in time; slots stay where they are",
+	{
+		name: "the origin hangs", kind: "origin", site: true, expect: "504 in time; slots stay where they are",
 		harm: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originHangs) }, lasts: 3 * time.Second,
-		heal: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originAnswers) }},
-	{name: "the origin resets", kind: "origin", site: true, expect: "502; slots stay where they are",
+		heal: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originAnswers) },
+	},
+	{
+		name: "the origin resets", kind: "origin", site: true, expect: "502; slots stay where they are",
 		harm: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originResets) }, lasts: 3 * time.Second,
-		heal: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originAnswers) }},
+		heal: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originAnswers) },
+	},
 
-	{name: "a follower's data directory is wiped", kind: "disk", expect: "it is sent everything",
-		victims: aFollower, harm: wipe, lasts: 2 * time.Second, heal: again},
-	{name: "a byte of a follower's log is wrong", kind: "disk", slow: true, expect: "it refuses to start and names the file, or has the same table",
-		victims: aFollower, harm: spoil, lasts: time.Second, heal: againOrWiped},
-	{name: "the leader's disk refuses to sync", kind: "disk", expect: "the node ends; another one leads",
-		victims: theLeader, harm: breakSync("error=EIO"), lasts: 3 * time.Second, heal: endedByIt},
-	{name: "a follower's disk refuses to sync", kind: "disk", expect: "the node ends; the others notice nothing",
-		victims: aFollower, harm: breakSync("error=EIO"), lasts: 3 * time.Second, heal: endedByIt},
-	{name: "the leader's disk stalls", kind: "disk", expect: "commits wait; nobody is expired by it",
-		victims: theLeader, harm: breakSync("delay_enter=3000000"), lasts: 4 * time.Second, heal: unbreakSync},
-	{name: "a follower's disk stalls", kind: "disk", expect: "the others notice nothing",
-		victims: aFollower, harm: breakSync("delay_enter=3000000"), lasts: 4 * time.Second, heal: unbreakSync},
-	{name: "the leader's disk is full", kind: "disk", slow: true, expect: "the node ends and names the file; with space again it comes back",
-		victims: theLeader, prepare: smallDisk, harm: fillDisk, lasts: 3 * time.Second, heal: emptyDisk},
-	{name: "a follower's disk is full", kind: "disk", slow: true, expect: "the same",
-		victims: aFollower, prepare: smallDisk, harm: fillDisk, lasts: 3 * time.Second, heal: emptyDisk},
+	{
+		name: "a follower's data directory is wiped", kind: "disk", expect: "it is sent everything",
+		victims: aFollower, harm: wipe, lasts: 2 * time.Second, heal: again,
+	},
+	{
+		name: "a follower's log has wrong bits", kind: "disk", slow: true, expect: "it refuses to start and names the file, or has the same table",
+		victims: aFollower, harm: spoil, lasts: time.Second, heal: againOrWiped,
+	},
+	{
+		name: "the leader's disk refuses to sync", kind: "disk", expect: "the node ends; another one leads",
+		victims: theLeader, harm: breakSync("error=EIO"), lasts: 3 * time.Second, heal: endedByIt,
+	},
+	{
+		name: "a follower's disk refuses to sync", kind: "disk", expect: "the node ends; the others notice nothing",
+		victims: aFollower, harm: breakSync("error=EIO"), lasts: 3 * time.Second, heal: endedByIt,
+	},
+	{
+		name: "the leader's disk stalls", kind: "disk", expect: "commits wait; nobody is expired by it",
+		victims: theLeader, harm: breakSync("delay_enter=3000000"), lasts: 4 * time.Second, heal: unbreakSync,
+	},
+	{
+		name: "a follower's disk stalls", kind: "disk", expect: "the others notice nothing",
+		victims: aFollower, harm: breakSync("delay_enter=3000000"), lasts: 4 * time.Second, heal: unbreakSync,
+	},
+	{
+		name: "the leader's disk is full", kind: "disk", slow: true, expect: "the node ends and names the file; with space again it comes back",
+		victims: theLeader, prepare: smallDisk, harm: fillDisk, lasts: 3 * time.Second, heal: emptyDisk,
+	},
+	{
+		name: "a follower's disk is full", kind: "disk", slow: true, expect: "the same",
+		victims: aFollower, prepare: smallDisk, harm: fillDisk, lasts: 3 * time.Second, heal: emptyDisk,
+	},
 
-	{name: "no processor time for the leader", kind: "starvation", expect: "slow, and nothing lost",
-		victims: theLeader, harm: starve, lasts: 4 * time.Second, heal: feed},
-	{name: "clocks an hour apart, and the leader is killed", kind: "clock", slow: true, expect: "time does not jump; nobody expires early",
-		prepare: bendClock, victims: theLeader, harm: kill, lasts: 3 * time.Second, heal: again},
-	{name: "clocks an hour apart, and all are killed", kind: "clock", slow: true, expect: "an outage expires nobody, whatever the clocks say",
-		prepare: bendClock, victims: everybody, lost: true, harm: kill, lasts: 2 * time.Second, heal: again},
+	{
+		name: "no processor time for the leader", kind: "starvation", expect: "slow, and nothing lost",
+		victims: theLeader, harm: starve, lasts: 4 * time.Second, heal: feed,
+	},
+	{
+		name: "clocks an hour apart, and the leader is killed", kind: "clock", slow: true, expect: "time does not jump; nobody expires early",
+		prepare: bendClock, victims: theLeader, harm: kill, lasts: 3 * time.Second, heal: again,
+	},
+	{
+		name: "clocks an hour apart, and all are killed", kind: "clock", slow: true, expect: "an outage expires nobody, whatever the clocks say",
+		prepare: bendClock, victims: everybody, lost: true, harm: kill, lasts: 2 * time.Second, heal: again,
+	},
 }
 
 // dataDir is where a node keeps its log.

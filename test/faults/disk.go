@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"bytes"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -15,15 +17,31 @@ import (
 	"github.com/openwaitingroom/owr/test/harness"
 )
 
-// spoil ends a node and changes one bit in each of some places of its log file, in the middle of entries.
+// spoil ends a node and changes one bit of every visitor's id in its log file: in the payload of entries, where neither
+// bbolt nor Raft looks.
 func spoil(w *world, victims []*harness.Node) {
 	n := victims[0]
 	n.Kill()
 	data, err := os.ReadFile(logFile(n))
 	must(w.t, err)
-	// The last piece of a token that somebody was told: the middle of an entry's payload, not a page's header.
-	for _, at := range []int{len(data) / 3, len(data) / 2, len(data) * 2 / 3} {
-		data[at] ^= 0x10
+	spoiled := 0
+	for _, v := range w.crowd.present() {
+		id, err := hex.DecodeString(strings.ReplaceAll(v.id(), "-", ""))
+		if err != nil || len(id) != 16 {
+			continue
+		}
+		for at := 0; ; {
+			i := bytes.Index(data[at:], id)
+			if i < 0 {
+				break
+			}
+			data[at+i+15] ^= 0x10
+			at += i + 16
+			spoiled++
+		}
+	}
+	if spoiled == 0 {
+		w.t.Error("the log names nobody who is here")
 	}
 	must(w.t, os.WriteFile(logFile(n), data, 0o600))
 }

@@ -14,8 +14,11 @@ var mutants = []mutant{
 		edits: one("queue/table.go", "for t.counts[Active]+t.counts[Released] < limit && t.counts[Queued] > 0 {", "for t.counts[Active] < limit && t.counts[Queued] > 0 {"),
 	},
 	{
-		name: "a newcomer passes those who wait", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
-		edits: one("queue/table.go", "t.limits.Load().MaxActive && t.counts[Queued] == 0", "t.limits.Load().MaxActive"),
+		name: "a free slot goes to whoever asks first", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: []overlay.Edit{
+			{File: "queue/table.go", From: "			t.remove(id)\n			t.promote()\n", To: "			t.remove(id)\n"},
+			{File: "queue/table.go", From: "t.limits.Load().MaxActive && t.counts[Queued] == 0", To: "t.limits.Load().MaxActive"},
+		},
 	},
 	{
 		name: "the limit is one too high", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
@@ -81,11 +84,15 @@ var mutants = []mutant{
 	},
 	{
 		name: "no barrier before a term's work", pkg: "./cluster", test: "TestATermBeginsWithWhatEarlierOnesCommitted",
-		edits: one("cluster/leader.go", "if err := n.raft.Barrier(0).Error(); err != nil {", "if err := error(nil); err != nil {"),
+		edits: one("cluster/leader.go", "n.raft.Barrier(0)", "n.raft.VerifyLeader()"),
 	},
 	{
 		name: "NoSync", pkg: "./cluster", test: "TestEveryEntryIsSynced",
 		edits: one("cluster/store.go", "		BoltOptions: &bbolt.Options{", "		NoSync:      true,\n		BoltOptions: &bbolt.Options{"),
+	},
+	{
+		name: "a log entry without a checksum", pkg: "./cluster", test: "TestAnEntryWithAWrongBitIsNamed",
+		edits: one("cluster/checksum.go", "entries[i].Extensions = binary.BigEndian.AppendUint32(nil, checksum(l))", ""),
 	},
 	{
 		name: "Restore that merges", pkg: "./cluster", test: "TestSnapshotHoldsEverything",
