@@ -18,8 +18,15 @@ import (
 	"github.com/openwaitingroom/owr/test/harness"
 )
 
-// patience is how long a visitor waits for an answer.
-const patience = 4 * time.Second
+const (
+	// patience is how long a visitor waits for an answer.
+	patience = 2 * time.Second
+	// A balancer asks every node whether its process lives, this often, and takes no answer in this time for no.
+	healthEvery   = 200 * time.Millisecond
+	healthTimeout = 250 * time.Millisecond
+	// stubborn is the share of the requests that go to any node, whatever the balancer says.
+	stubborn = 0.05
+)
 
 // A visitor is one person with one cookie. It is used by one goroutine at a time.
 type visitor struct {
@@ -110,9 +117,11 @@ func (v *visitor) leave(n *harness.Node) error {
 	return n.Leave(v.id())
 }
 
-// A crowd is a steady number of visitors, each on a random node with each request.
+// A crowd is a steady number of visitors, each on another node with each request, behind a balancer that looks at the processes and
+// not at the cluster: a node that is cut off from the others goes on serving.
 type crowd struct {
 	nodes     []*harness.Node
+	dead      []atomic.Bool // by node: it does not answer the balancer
 	origin    *origin
 	transport *http.Transport
 	number    atomic.Int64 // of requests; never starts again
@@ -128,7 +137,7 @@ type crowd struct {
 
 func newCrowd(nodes []*harness.Node, o *origin) *crowd {
 	return &crowd{
-		nodes: nodes, origin: o, here: map[string]*visitor{},
+		nodes: nodes, dead: make([]atomic.Bool, len(nodes)), origin: o, here: map[string]*visitor{},
 		transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 5 * time.Second},
 	}
 }
@@ -143,6 +152,13 @@ func (c *crowd) note(e Event) {
 func (c *crowd) start(size int, seed uint64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
+	for i, n := range c.nodes {
+		c.wg.Go(func() {
+			for ; ctx.Err() == nil; rest(ctx, healthEvery) {
+				c.dead[i].Store(!alive(ctx, n))
+			}
+		})
+	}
 	for i := range size {
 		dice := rand.New(rand.NewPCG(seed, uint64(i)))
 		c.wg.Go(func() {
@@ -152,6 +168,39 @@ func (c *crowd) start(size int, seed uint64) {
 			}
 		})
 	}
+}
+
+// alive reports whether a node's process answers.
+func alive(ctx context.Context, n *harness.Node) bool {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL+"/wr_healthcheck", nil)
+	if err != nil {
+		return false
+	}
+	res, err := checker.RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// checker is the balancer's client. It dials anew each time.
+var checker = &http.Transport{DisableKeepAlives: true}
+
+// pick is a node for the next request: any of those that the balancer takes to be alive, and now and then any at all.
+func (c *crowd) pick(dice *rand.Rand) *harness.Node {
+	i := dice.IntN(len(c.nodes))
+	if dice.Float64() >= stubborn {
+		for range c.nodes {
+			if !c.dead[i].Load() {
+				break
+			}
+			i = (i + 1) % len(c.nodes)
+		}
+	}
+	return c.nodes[i]
 }
 
 // stop ends the crowd where it stands, and waits for the last answers.
@@ -181,7 +230,7 @@ func (c *crowd) life(ctx context.Context, dice *rand.Rand) {
 func (v *visitor) visit(ctx context.Context, dice *rand.Rand) bool {
 	pages, inside := 2+dice.IntN(6), false
 	for ctx.Err() == nil {
-		node := v.crowd.nodes[dice.IntN(len(v.crowd.nodes))]
+		node := v.crowd.pick(dice)
 		switch {
 		case inside:
 			switch e := v.ask(node, "/page"); e.Outcome {

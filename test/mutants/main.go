@@ -27,7 +27,7 @@ type mutant struct {
 	edits []overlay.Edit
 	pkg   string // of the test
 	test  string // of -run
-	slow  bool // left out with -quick
+	slow  bool   // left out with -quick
 }
 
 // limit is how long one test may take; a mutant that makes it hang is caught.
