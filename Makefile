@@ -13,6 +13,7 @@ BENCH    ?= .
 ROWS     ?=
 IMAGE    ?= owr:local
 SOAK     ?= 1h
+MUTANTS  ?=
 COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
 .PHONY: help build test race simulate fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools
@@ -63,13 +64,14 @@ e2e: tools ## the end-to-end tests alone, with their log
 	go test -count 1 -v ./test/...
 
 faults: tools ## harm of every kind to real nodes under visitors, audited: up to 20 minutes, figures in bin/faults
+	@scripts/need strace
 	go test -count 1 -v -timeout 40m ./test/faults -faults -reports $(CURDIR)/bin/faults
 
 faults-quick: tools ## the most telling of it, in under two minutes
 	go test -count 1 -v -timeout 10m ./test/faults -faults -quick
 
-mutants: ## seeded faults, one after the other, and which test catches which
-	go run ./test/mutants
+mutants: ## seeded faults, one after the other, and which test catches which; MUTANTS=-quick leaves out slow ones
+	go run ./test/mutants $(MUTANTS)
 
 soak: tools ## harm at random to one cluster for SOAK (1h), with a leak check; the summary is the end of its log
 	go test -count 1 -v -timeout 0 -run TestSoak ./test/faults -soak $(SOAK) -reports $(CURDIR)/bin/soak
@@ -122,6 +124,8 @@ ci: ## what CI runs
 	$(call step,test)
 	$(call step,race)
 	$(call step,fuzz,FUZZTIME=4s)
+	$(call step,faults-quick)
+	$(call step,mutants,MUTANTS=-quick)
 	$(call step,bench-quick)
 	$(call step,compose-test)
 	$(call step,accept)

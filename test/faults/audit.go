@@ -122,6 +122,11 @@ func (a *audit) durable(e Event) bool {
 // decision, which came after Sent.
 func (a *audit) keptUntil(e Event) float64 { return e.Sent + a.Rules.ActiveTTL - flushTime - edgeTime }
 
+// harmed reports whether the node that answered was harmed then, or alone with the others.
+func (a *audit) harmed(e Event) bool {
+	return slices.ContainsFunc(a.Faults, func(f Fault) bool { return (f.harms(e.Node) || !f.Majority) && f.overlaps(e.Sent, e.Got) })
+}
+
 // harm reports whether any node was harmed in between.
 func (a *audit) harm(begun, ended float64) bool {
 	return slices.ContainsFunc(a.Faults, func(f Fault) bool { return len(f.Harmed) > 0 && f.overlaps(begun, ended) })
@@ -367,7 +372,9 @@ func (a *audit) wentBack() (early, backward []string) {
 				break
 			}
 			kept := holds != nil && e.Sent < a.keptUntil(*holds)
-			if kept && (e.Outcome == Waiting || e.Outcome == Held) {
+			// A node that is cut off cannot know who has come in elsewhere meanwhile. It may send such a visitor to the waiting page, but
+			// not tell it a place.
+			if kept && (e.Outcome == Waiting || e.Outcome == Held && !a.harmed(e)) {
 				early = append(early, fmt.Sprintf("%v, then %v: the slot was kept until %.2f", *holds, e, a.keptUntil(*holds)))
 			}
 			if e.Outcome == Failed {

@@ -72,6 +72,8 @@ func TestAuditCatches(t *testing.T) {
 		{"two places behind one who came back", history(append([]Event{event("b", "n1", 0, Turn, 0)}, event("a", "n1", 5, Waiting, 3), event("a", "n2", 6, Waiting, 5))...), "places lost"},
 		{"inside, then told to wait", history(event("a", "n1", 0, Inside, 0), event("a", "n2", 2, Waiting, 9)), "early expiries"},
 		{"inside, then sent to the waiting page", history(event("a", "n1", 0, Inside, 0), event("a", "n2", 2, Held, 0)), "early expiries"},
+		{"inside, then sent to the waiting page by a node that is cut off", history(event("a", "n2", 0, Inside, 0), event("a", "n1", 2, Held, 0)).with(onN1), ""},
+		{"inside, then told a place by a node that is cut off", history(event("a", "n2", 0, Inside, 0), event("a", "n1", 2, Waiting, 9)).with(onN1), "early expiries"},
 		{"inside, then away for long", history(event("a", "n1", 0, Inside, 0), event("a", "n2", 4, Waiting, 9)), ""},
 		{"inside on a harmed node, then told to wait", history(event("a", "n1", 0, Inside, 0), event("a", "n2", 2, Waiting, 9)).with(onN1), ""},
 		{"another id in line", history(event("a", "n1", 0, Waiting, 3), as(event("a", "n2", 1, Waiting, 3), "other")), "backward steps"},

@@ -137,11 +137,11 @@ var mutants = []mutant{
 
 	// The mirror.
 	{
-		name: "mirror without the fence", pkg: "./mirror", test: "TestDeposedLeaderChangesNothing",
+		name: "mirror without the fence", pkg: "./mirror", test: "TestDeposedLeaderChangesNothing", slow: true,
 		edits: one("mirror/script.go", "  if term > tonumber(ARGV[2]) then return 'FENCED' end\n  if term ==", "  if term =="),
 	},
 	{
-		name: "mirror's groups without the fence", pkg: "./mirror", test: "TestDeposedLeaderChangesNothing",
+		name: "mirror's groups without the fence", pkg: "./mirror", test: "TestDeposedLeaderChangesNothing", slow: true,
 		edits: one("mirror/script.go", "if term > tonumber(ARGV[2]) then return 'FENCED' end\nif term < tonumber(ARGV[2]) then return 'GAP' end\nif index == tonumber(ARGV[4]) and ARGV[3] ~= ARGV[4] then return 'DUP' end\nif index ~= tonumber(ARGV[3]) then return 'GAP' end\n", ""),
 	},
 }
