@@ -15,6 +15,7 @@ const (
 	flushTime = 1.0  // a node may hold back the news of a visitor for so long
 	edgeTime  = 0.25 // a commit, and scheduling on a busy machine
 	staleTime = 1.5  // how far behind the answer of a healthy node may be
+	shedTime  = 5.0  // for how long after harm that made commits slow a node may turn arrivals away
 )
 
 // Findings are the violations in one history, by kind. An empty list is what is promised.
@@ -317,7 +318,8 @@ func (a *audit) present(marks []Event, begun, ended float64) bool {
 
 // lostPlaces finds positions that rise. A position rises only when somebody with a lower ticket comes back into
 // the line: one that was released and did not claim, after a silence of its own of at least reach. Each such
-// visitor may add one; a rise by more than the number of those for whom it can be is a lost place.
+// visitor may add one; a rise by more than the number of those for whom it can be is a lost place. An answer is compared with the
+// best one of more than staleTime before, since a replica may be that far behind another one.
 func (a *audit) lostPlaces() []string {
 	var starts, ends []float64
 	for _, events := range a.visitors {
@@ -344,19 +346,27 @@ func (a *audit) lostPlaces() []string {
 	slices.Sort(ends)
 	var found []string
 	for _, s := range a.stays {
-		var last *Event
-		for i, e := range s.waits {
-			if !a.durable(e) {
-				continue
+		var marks []Event
+		for _, e := range s.waits {
+			if a.durable(e) {
+				marks = append(marks, e)
 			}
-			if last != nil && e.Position > last.Position {
-				back := sort.Search(len(starts), func(i int) bool { return starts[i] > e.Got }) -
-					sort.SearchFloat64s(ends, last.Sent-staleTime)
-				if e.Position-last.Position > back {
-					found = append(found, fmt.Sprintf("%v, then %v: %d can have come back", *last, e, back))
+		}
+		var best *Event
+		old := 0
+		for _, e := range marks {
+			for ; marks[old].Got+staleTime < e.Sent; old++ {
+				if best == nil || marks[old].Position <= best.Position {
+					best = &marks[old]
 				}
 			}
-			last = &s.waits[i]
+			if best == nil || e.Position <= best.Position {
+				continue
+			}
+			back := sort.Search(len(starts), func(i int) bool { return starts[i] > e.Got }) - sort.SearchFloat64s(ends, best.Sent-staleTime)
+			if e.Position-best.Position > back {
+				found = append(found, fmt.Sprintf("%v, then %v: %d can have come back", *best, e, back))
+			}
 		}
 	}
 	return found
@@ -402,10 +412,14 @@ func (a *audit) wentBack() (early, backward []string) {
 func (a *audit) failures() (well, inside []string) {
 	for _, events := range a.visitors {
 		var holds *Event
+		nothing := true // it has neither a place nor a slot to lose
 		for i, e := range events {
+			nothing = nothing && (e.Outcome == Failed || e.Outcome == Held)
 			switch e.Outcome {
 			case Failed:
-				around := func(f Fault) bool { return f.excuses() && f.overlaps(e.Sent, e.Got) }
+				around := func(f Fault) bool {
+					return f.excuses() && (f.overlaps(e.Sent, e.Got) || nothing && f.overlaps(e.Sent-shedTime, e.Got))
+				}
 				excused := func(f Fault) bool { return around(f) && (f.harms(e.Node) || !f.Majority || f.Origin) }
 				switch {
 				case !slices.ContainsFunc(a.Faults, around):

@@ -73,6 +73,7 @@ func (c cell) run(w *world, seed uint64) Result {
 	watching.Wait()
 	h := History{Rules: rules, Events: w.crowd.take(), Faults: []Fault{fault}, Readings: w.takeReadings()}
 	r.take(h, fault)
+	w.t.Logf("%s: %v harmed, %.2f-%.2f, undone at %.2f", c.name, fault.Harmed, fault.Begun, fault.Ended, healed)
 	for _, k := range r.Findings.Kinds() {
 		for i, text := range k.Found {
 			if i == 3 {
