@@ -53,9 +53,10 @@ type instance struct {
 func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logger) (i *instance, err error) {
 	log = log.With("node", cfg.NodeID)
 	i = &instance{id: cfg.NodeID, clusterAddress: cfg.ClusterListen, log: log, drainDelay: cfg.DrainDelay, public: public, private: private, wired: make(chan struct{}), ended: make(chan error, 4)}
+	started := i // a return with an error leaves i empty
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, i.close())
+			err = errors.Join(err, started.close())
 		}
 	}()
 	registry := prometheus.NewRegistry()
