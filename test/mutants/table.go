@@ -99,7 +99,7 @@ var mutants = []mutant{
 		edits: one("cluster/fsm.go", "	f.reset(rooms, id)\n	if now", "	for id, old := range f.rooms {\n		if rooms[id] == nil || rooms[id].Stats().Counts.Held() == 0 {\n			rooms[id] = old\n		}\n	}\n	for r := range f.rooms {\n		for row := range f.rooms[r].Freeze().Rows() {\n			rooms[r].Apply(queue.Batch{Commands: []queue.Command{{Kind: queue.KindArrive, Token: row.Token}}}, nil)\n		}\n	}\n	f.reset(rooms, id)\n	if now"),
 	},
 	{
-		name: "heartbeat fast path left on", pkg: "./cluster", test: "TestHeartbeatsStayInTheMainLoop",
+		name: "heartbeat fast path left on", pkg: "./cluster", test: "TestHeartbeatsTakeTheMainLoop",
 		edits: one("cluster/transport.go", "func (transport) SetHeartbeatHandler(func(raft.RPC)) {}", "func (t transport) SetHeartbeatHandler(f func(raft.RPC)) { t.NetworkTransport.SetHeartbeatHandler(f) }"),
 	},
 	{
