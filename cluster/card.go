@@ -17,6 +17,7 @@ import (
 type card struct {
 	secret  string
 	cluster func() clusterID // zero while this node belongs to none
+	first   func() bool      // the cluster's feature level is the first one
 	dial    func(ctx context.Context, address string) (net.Conn, error)
 	log     *slog.Logger
 	told    *said
@@ -38,7 +39,7 @@ func (c *card) show(conn net.Conn) error {
 func (c *card) look(conn net.Conn, address string) error {
 	var got [len(cardMagic) + len(clusterID{})]byte
 	if _, err := io.ReadFull(conn, got[:]); err != nil {
-		return fmt.Errorf("wait for the other side's cluster: %w", err)
+		return fmt.Errorf("%w: wait for its cluster: %w", errHungUp, err)
 	}
 	if !bytes.HasPrefix(got[:], []byte(cardMagic)) {
 		return errStranger
@@ -62,12 +63,15 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 
 // newCard is this node's own.
 func (n *Node) newCard() *card {
-	c := &card{secret: n.cfg.Secret, cluster: n.belongs, dial: n.cfg.Dial, log: n.log, told: newSaid()}
+	c := &card{secret: n.cfg.Secret, cluster: n.belongs, first: n.atFirstLevel, dial: n.cfg.Dial, log: n.log, told: newSaid()}
 	if c.dial == nil {
 		c.dial = dialTCP
 	}
 	return c
 }
+
+// atFirstLevel reports whether nodes of the first version may be in the cluster.
+func (n *Node) atFirstLevel() bool { return n.fsm.identity.Load().level <= 1 }
 
 // --- the cluster that this node's disk belongs to -------------------------------------------
 

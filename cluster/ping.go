@@ -64,7 +64,11 @@ func appendPong(dst []byte, p pong) []byte {
 	return append(append(appendUint64(dst, p.applied), flags), p.id...)
 }
 
+// decodePong reads an answer. A node of the first version answers with its applied index alone.
 func decodePong(data []byte) (pong, error) {
+	if len(data) == 8 {
+		return pong{applied: binary.BigEndian.Uint64(data), leads: true}, nil
+	}
 	if len(data) < 9 || data[8] > 15 {
 		return pong{}, fmt.Errorf("%w: pong % x", errBadFrame, data)
 	}
@@ -77,6 +81,13 @@ func decodePong(data []byte) (pong, error) {
 // answerPing answers another node. That the asker is no member is the leader's word alone, and only when neither the newest
 // configuration holds it nor the committed one.
 func (n *Node) answerPing(asker []byte) []byte {
+	if len(asker) == 0 { // it is of the first version
+		applied := uint64(0)
+		if n.leading.Load() != 0 {
+			applied = n.fsm.applied.load()
+		}
+		return appendUint64(nil, applied)
+	}
 	p := pong{applied: n.fsm.applied.load(), wants: !n.cfg.Edge, leads: n.leading.Load() != 0, id: n.self.ID}
 	members := n.members()
 	p.placed = len(members) > 0
@@ -126,7 +137,7 @@ func (p *pings) run(ctx context.Context, peer Peer) {
 	defer tick.Stop()
 	_, changed := p.node.leader()
 	for {
-		if pong, err := p.node.ping(ctx, c, peer.Address); err == nil && pong.id == peer.ID {
+		if pong, err := p.node.ping(ctx, c, peer.Address); err == nil && (pong.id == peer.ID || pong.id == "") {
 			p.answered(ctx, peer, pong)
 		} else {
 			p.missed(peer.ID)

@@ -21,8 +21,12 @@ import (
 // sends a nonce, the dialer its own and an HMAC-SHA256 over both, the server one over the same the other way.
 // This keeps strangers out. It does not hide or protect what follows: that is TLS's work. At last each side says
 // which cluster it belongs to, the dialer first, and nodes of two clusters part here (card.go).
+//
+// The first version of the preamble ends without that. It is spoken with nodes that know no other, for as long as the cluster's
+// feature level is theirs: who does not understand the second version hangs up.
 const (
 	preamble       = "owr\x02"
+	preamble1      = "owr\x01"
 	purposeRaft    = 'R'
 	purposeForward = 'F'
 
@@ -42,6 +46,17 @@ func prove(secret string, role byte, purpose byte, dialer, server []byte) []byte
 
 // dialPeer opens a connection for one purpose.
 func dialPeer(ctx context.Context, address string, card *card, purpose byte) (net.Conn, error) {
+	conn, err := dialVersion(ctx, address, card, preamble, purpose)
+	if errors.Is(err, errHungUp) && card.first() {
+		return dialVersion(ctx, address, card, preamble1, purpose)
+	}
+	return conn, err
+}
+
+// errHungUp says that the other side hung up on the preamble.
+var errHungUp = errors.New("the other side hung up: it may be of an older version, or not one of ours")
+
+func dialVersion(ctx context.Context, address string, card *card, version string, purpose byte) (net.Conn, error) {
 	conn, err := card.dial(ctx, address)
 	if err != nil {
 		return nil, err
@@ -50,25 +65,25 @@ func dialPeer(ctx context.Context, address string, card *card, purpose byte) (ne
 	if !ok {
 		deadline = time.Now().Add(preambleTimeout)
 	}
-	if err := greet(conn, address, deadline, card, purpose); err != nil {
+	if err := greet(conn, address, deadline, card, version, purpose); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("greet %s: %w", address, err)
 	}
 	return conn, nil
 }
 
-func greet(conn net.Conn, address string, deadline time.Time, card *card, purpose byte) error {
+func greet(conn net.Conn, address string, deadline time.Time, card *card, version string, purpose byte) error {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if _, err := conn.Write(append([]byte(preamble), purpose)); err != nil {
+	if _, err := conn.Write(append([]byte(version), purpose)); err != nil {
 		return err
 	}
 	if secret := card.secret; secret != "" {
 		theirs, ours := make([]byte, nonceSize), make([]byte, nonceSize)
 		rand.Read(ours)
 		if _, err := io.ReadFull(conn, theirs); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errHungUp, err)
 		}
 		if _, err := conn.Write(append(ours, prove(secret, 'D', purpose, ours, theirs)...)); err != nil {
 			return err
@@ -81,8 +96,11 @@ func greet(conn net.Conn, address string, deadline time.Time, card *card, purpos
 			return errStranger
 		}
 	}
+	if version == preamble1 {
+		return conn.SetDeadline(time.Time{})
+	}
 	if err := card.show(conn); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errHungUp, err)
 	}
 	if err := card.look(conn, address); err != nil {
 		return err
@@ -99,7 +117,8 @@ func welcome(conn net.Conn, card *card) (byte, error) {
 	if _, err := io.ReadFull(conn, hello[:]); err != nil {
 		return 0, err
 	}
-	if string(hello[:len(preamble)]) != preamble {
+	version := string(hello[:len(preamble)])
+	if version != preamble && (version != preamble1 || !card.first()) {
 		return 0, errors.New("this is not a node of ours, or one of another version")
 	}
 	purpose := hello[len(preamble)]
@@ -118,6 +137,9 @@ func welcome(conn net.Conn, card *card) (byte, error) {
 		if _, err := conn.Write(prove(secret, 'S', purpose, theirs[:nonceSize], ours)); err != nil {
 			return 0, err
 		}
+	}
+	if version == preamble1 {
+		return purpose, conn.SetDeadline(time.Time{})
 	}
 	// The answer goes out also when we are not content, so that the other side knows why we hang up.
 	foreign := card.look(conn, conn.RemoteAddr().String())

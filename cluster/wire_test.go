@@ -61,7 +61,7 @@ func greeting(t *testing.T, dialer, server *card) (purpose byte, dialed, welcome
 	defer far.Close()
 	done := make(chan error, 1)
 	go func() {
-		err := greet(near, "far", time.Now().Add(preambleTimeout), dialer, purposeForward)
+		err := greet(near, "far", time.Now().Add(preambleTimeout), dialer, preamble, purposeForward)
 		if err != nil {
 			near.Close()
 		}
@@ -78,7 +78,7 @@ func greeting(t *testing.T, dialer, server *card) (purpose byte, dialed, welcome
 func cardOf(secret string, cluster byte) *card {
 	id := clusterID{}
 	id[0] = cluster
-	return &card{secret: secret, cluster: func() clusterID { return id }, dial: dialTCP, log: slog.New(slog.DiscardHandler), told: newSaid()}
+	return &card{secret: secret, cluster: func() clusterID { return id }, first: func() bool { return false }, dial: dialTCP, log: slog.New(slog.DiscardHandler), told: newSaid()}
 }
 
 // Nodes of two clusters refuse each other, each with both ids in its log; one that belongs to none yet is welcome.
@@ -116,7 +116,7 @@ func TestPongsRoundTrip(t *testing.T) {
 			t.Errorf("%+v became %+v, %v", want, got, err)
 		}
 	}
-	for _, data := range [][]byte{nil, make([]byte, 8), {0, 0, 0, 0, 0, 0, 0, 0, 16}} {
+	for _, data := range [][]byte{nil, make([]byte, 7), {0, 0, 0, 0, 0, 0, 0, 0, 16}} {
 		if _, err := decodePong(data); !errors.Is(err, errBadFrame) {
 			t.Errorf("% x: %v", data, err)
 		}
