@@ -22,8 +22,9 @@ import (
 // This keeps strangers out. It does not hide or protect what follows: that is TLS's work. At last each side says
 // which cluster it belongs to, the dialer first, and nodes of two clusters part here (card.go).
 //
-// The first version of the preamble ends without that. It is spoken with nodes that know no other, for as long as the cluster's
-// feature level is theirs: who does not understand the second version hangs up.
+// The first version of the preamble ends without that. It is spoken to nodes that know no other: who does not understand the second
+// version hangs up. It is taken from such nodes as long as the cluster's feature level is theirs. Later they hear from us still, and
+// end, at the first entry that they can not read, with the line that says why.
 const (
 	preamble       = "owr\x02"
 	preamble1      = "owr\x01"
@@ -47,7 +48,7 @@ func prove(secret string, role byte, purpose byte, dialer, server []byte) []byte
 // dialPeer opens a connection for one purpose.
 func dialPeer(ctx context.Context, address string, card *card, purpose byte) (net.Conn, error) {
 	conn, err := dialVersion(ctx, address, card, preamble, purpose)
-	if errors.Is(err, errHungUp) && card.first() {
+	if errors.Is(err, errHungUp) {
 		return dialVersion(ctx, address, card, preamble1, purpose)
 	}
 	return conn, err
