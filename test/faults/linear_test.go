@@ -46,7 +46,8 @@ func (r room) open() bool {
 func (r room) knows(who string) bool { return strings.Contains(r.active+r.released+r.queue, who) }
 
 // do carries out one step and reports whether its answer is one that the room gives. A visitor whose turn has come may still
-// be told to wait by a node that is one commit behind, until it has been told otherwise.
+// be told to wait by a node that is one commit behind, until it has been told otherwise. A leave may be answered as if the room
+// did not know the visitor: it was done, its leader died before it could say so, and it was sent again.
 func (r room) do(s step, a answer) (bool, room) {
 	who := string([]byte{s.who})
 	if s.leave {
@@ -55,7 +56,7 @@ func (r room) do(s step, a answer) (bool, room) {
 		for len(r.active)+len(r.released) < linearSlots && r.queue != "" {
 			r.released, r.queue = with(r.released, r.queue[:1]), r.queue[1:]
 		}
-		return a == unknown || known == (a == gone), r
+		return a == unknown || a == never || known, r
 	}
 	if a == wait && strings.Contains(r.released, who) {
 		return true, r
