@@ -104,7 +104,15 @@ var mutants = []mutant{
 	},
 	{
 		name: "a batch of unknown fate is dropped", pkg: "./cluster", test: "TestABatchOfUnknownFateIsSentAgain",
-		edits: one("cluster/batch.go", "	if b.led() > leaderless {\n		for _, s := range batch {", "	if true {\n		for _, s := range batch {"),
+		edits: one("cluster/batch.go", "	if b.led() <= leaderless {\n		return false\n	}\n	for", "	for"),
+	},
+	{
+		name: "a leader that was away expires at once", pkg: "./cluster", test: "TestSimulation|TestALeaderThatWasAwayWaitsWithExpiry",
+		edits: one("cluster/leader.go", "	case away > maxNap:", "	case away > 1000*maxNap:"),
+	},
+	{
+		name: "what clocks are apart is taken from stays", pkg: "./cluster", test: "TestResumptionDoesNotTrustClocks",
+		edits: one("cluster/leader.go", "	idle := max(contact.Sub(clock.heardAt()), 0)\n", "	idle := max(contact.Sub(clock.heardAt()), time.Duration(now-last)*time.Millisecond-clock.wall().Sub(contact))\n"),
 	},
 	{
 		name: "an entry that cannot be read is skipped", pkg: "./cluster", test: "TestUnknownEntryStopsTheNode",
@@ -122,7 +130,7 @@ var mutants = []mutant{
 	// The proxy.
 	{
 		name: "local admission from a follower's table", pkg: "./proxy", test: "TestGate",
-		edits: one("proxy/gate.go", "	return verdict{token: newToken()}, queue.KindEnter\n", "	return verdict{outcome: letIn, token: newToken(), tell: true}, settled\n"),
+		edits: one("proxy/gate.go", "	return verdict{token: c.token}, queue.KindEnter\n", "	return verdict{outcome: letIn, token: c.token, tell: true}, settled\n"),
 	},
 	{
 		name: "proof index ignored", pkg: "./proxy", test: "TestGate",
