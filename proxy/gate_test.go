@@ -198,9 +198,9 @@ func TestGate(t *testing.T) {
 				t.Parallel()
 				for _, request := range []string{"navigation", "script", "poll"} {
 					room := newRoom(t, 10)
+					cookie := c.prepare(t, room)
 					s := serve(t, room, origin.URL, func(cfg *Config) { cfg.QueueMode = mode })
 					var lines []string
-					cookie := c.prepare(t, room)
 					if cookie != "" {
 						lines = append(lines, "Cookie: "+cookie)
 					}

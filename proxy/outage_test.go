@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,8 +57,9 @@ func TestNoQuorumHolds(t *testing.T) {
 func TestNoQuorumAdmits(t *testing.T) {
 	room := newRoom(t, 1)
 	s := serve(t, room, newSite(t, nil).URL, func(c *Config) { c.NoQuorumPerMinute = 60 })
-	now := time.Unix(1_700_000_000, 0)
-	s.outage.now = func() time.Time { return now }
+	var passed atomic.Int64 // nanoseconds
+	s.outage.now = func() time.Time { return time.Unix(1_700_000_000, passed.Load()) }
+	pass := func(d time.Duration) { passed.Add(int64(d)) }
 	token, expired := room.active(t)
 	room.set(token, queue.View{State: queue.Active, Deadline: room.Now() - 1})
 	_, first := room.queued(t)
@@ -73,14 +75,14 @@ func TestNoQuorumAdmits(t *testing.T) {
 	if !inside(expired) {
 		t.Error("who had a slot is kept out")
 	}
-	now = now.Add(time.Second)
+	pass(time.Second)
 	if !inside(first) || inside(second) {
 		t.Error("after a second the first in line is in, and nobody else")
 	}
 	if s.ask("GET", "/").Header.Get("X-Origin") != "" {
 		t.Error("a newcomer went in before the line")
 	}
-	now = now.Add(2 * time.Second)
+	pass(2 * time.Second)
 	r := s.ask("GET", "/")
 	cookie := "wr_token=" + r.ours()
 	if r.Header.Get("X-Origin") == "" || r.ours() == "" || r.Header.Get("Cache-Control") != "private" {
@@ -93,7 +95,7 @@ func TestNoQuorumAdmits(t *testing.T) {
 		t.Errorf("its poll: got %d", r.StatusCode)
 	}
 	for range 3 {
-		now = now.Add(room.Limits().ActiveTTL - time.Second)
+		pass(room.Limits().ActiveTTL - time.Second)
 		if !inside(cookie) {
 			t.Error("who was let in and keeps coming is kept out")
 		}

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,8 +20,9 @@ type Watch struct {
 func (w *World) Watch() *Watch {
 	ctx, cancel := context.WithCancel(context.Background())
 	watch := &Watch{cancel: cancel}
+	nodes := slices.Clone(w.Nodes) // a test may go on with fewer
 	look := func() {
-		for _, n := range w.Nodes {
+		for _, n := range nodes {
 			if s, err := n.Status(); err == nil {
 				watch.Tables = max(watch.Tables, s.Room.Active+s.Room.Released)
 			}
