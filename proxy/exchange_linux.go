@@ -134,12 +134,16 @@ func (l *loop) again(in []byte) {
 	}
 }
 
-// turnAway answers a parked request for which no time was found.
+// turnAway answers a parked request for which no time was found. Who has a place hears it, as far as this replica may say so.
 func (l *loop) turnAway(c *loopClient) {
 	c.parked = nil
 	l.again(c.request)
-	from := l.s.senderOf(c.peer, l.head.fields)
-	l.conclude(c, &l.head, &from, shedVerdict)
+	from, v := l.s.senderOf(c.peer, l.head.fields), shedVerdict
+	if who := l.s.identify(l.head.fields); who.view.State.Waits() && !l.s.behind(&who) {
+		l.s.room.Touch(who.token)
+		v = l.s.inLine(&who)
+	}
+	l.conclude(c, &l.head, &from, v)
 }
 
 // settle decides the request in, which l.head has read, for a visitor that is not inside.
@@ -283,6 +287,7 @@ func (l *loop) submit(c *loopClient, p *pending) {
 
 // decided takes in what the cluster says.
 func (l *loop) decided(c *loopClient, p *pending, d queue.Decision, err error) {
+	defer l.rescue(c)
 	l.s.shed.took(l.now.Sub(p.begun))
 	if c.decision != p {
 		return // too late: the client has gone, or has been told that it cannot be said

@@ -149,6 +149,12 @@ func TestLoopTurnsAwayWhatItCannotPark(t *testing.T) {
 	if r := patient.mustAnswer("GET"); r.StatusCode != 503 {
 		t.Errorf("one too many: got %d", r.StatusCode)
 	}
+	_, inLine := room.queued(t)
+	patient.send("%s", request("GET", "/wr_check", "", "Cookie: "+inLine))
+	eventually(t, "who has a place is answered", func() bool { busy(); return patient.has() })
+	if r := patient.mustAnswer("GET"); r.StatusCode != 200 || !strings.Contains(r.text, `"position":1`) {
+		t.Errorf("one too many, who has a place: got %d %s", r.StatusCode, r.text)
+	}
 	l.turn(0)
 	for len(l.parked) > 0 {
 		l.turn(0)

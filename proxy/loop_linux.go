@@ -280,7 +280,7 @@ func (l *loop) turn(patience int) {
 	// Origins come first: a connection to one that has ended, or that speaks without being asked, must be gone
 	// before the request of a client of the same turn takes it.
 	rung, lobby := false, false
-	l.budget = loopTurn
+	l.budget, l.lag = loopTurn, 0
 	for i := range ready {
 		switch fd := int(ready[i].Fd); fd {
 		case l.ev:
