@@ -25,11 +25,9 @@ func TestAnEntryWithAWrongBitIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	visitor := token(1)
-	at := bytes.Index(data, visitor[:])
-	if at < 0 {
+	if turn(data, visitor[:]) == 0 {
 		t.Fatal("the log does not name the visitor")
 	}
-	data[at+15] ^= 1
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -41,12 +39,29 @@ func TestAnEntryWithAWrongBitIsNamed(t *testing.T) {
 	if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "remove this node's whole data directory") {
 		t.Errorf("the error does not name %s and what to do: %v", path, err)
 	}
-	data[at+15] ^= 1
+	wrong := visitor
+	wrong[len(wrong)-1] ^= 1
+	turn(data, wrong[:])
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c.StartAll()
 	if v := c.Nodes[0].Lookup(visitor); v.Position != 1 {
 		t.Errorf("with the bit as it was the visitor is %+v", v)
+	}
+}
+
+// turn turns the last bit of every occurrence of what, and says how many there were. bbolt copies a page when it changes it, so some of them
+// may be in pages that nobody reads any more.
+func turn(data, what []byte) int {
+	turned := 0
+	for at := 0; ; {
+		found := bytes.Index(data[at:], what)
+		if found < 0 {
+			return turned
+		}
+		at += found + len(what)
+		data[at-1] ^= 1
+		turned++
 	}
 }
