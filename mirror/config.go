@@ -49,6 +49,8 @@ type Config struct {
 
 	Logger     *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // nil: no metrics
+
+	dial func(ctx context.Context, network, addr string) (net.Conn, error) // tests; nil: the library's
 }
 
 const (
@@ -107,6 +109,6 @@ func (c Config) connect() *redis.Client {
 		Protocol: 2, DisableIdentity: true, // the commands that a narrow ACL allows are enough
 		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, PoolTimeout: c.Timeout,
-		PoolSize: c.PoolSize, PipelinePoolSize: -1, ConnMaxIdleTime: c.IdleTimeout,
+		Dialer: c.dial, PoolSize: c.PoolSize, PipelinePoolSize: -1, ConnMaxIdleTime: c.IdleTimeout,
 	})
 }

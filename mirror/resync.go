@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -84,9 +85,23 @@ func (s *session) build(ctx context.Context, tmp keys, picture *queue.Frozen) (t
 type builder struct {
 	s       *session
 	tmp     keys
-	pending [][]any
+	pending []chunk
 	err     error
 }
+
+// A chunk is members for one temporary key.
+type chunk struct {
+	name    string // of the command
+	key     string
+	members []any
+}
+
+// chunkScript adds a chunk to a key and bounds the key's life in one step: a leader that dies between the two would leave a key that
+// nobody ever removes.
+//
+//	KEYS temporary key
+//	ARGV command, time to live in seconds, members
+const chunkScript = `redis.call(ARGV[1], KEYS[1], unpack(ARGV, 3)) return redis.call('EXPIRE', KEYS[1], ARGV[2])`
 
 // flush turns members into one command on key when there are at least atLeast, and returns what
 // is still to be sent.
@@ -94,7 +109,7 @@ func (b *builder) flush(ctx context.Context, command, key string, members []any,
 	if len(members) < atLeast || b.err != nil {
 		return members
 	}
-	b.pending = append(b.pending, append([]any{command, key}, members...))
+	b.pending = append(b.pending, chunk{command, key, slices.Clone(members)})
 	if len(b.pending) >= chunkBatch {
 		b.send(ctx)
 	}
@@ -110,7 +125,7 @@ func (b *builder) send(ctx context.Context) {
 	_, b.err = call(ctx, b.s.w, func(ctx context.Context) (struct{}, error) {
 		_, err := b.s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for _, c := range commands {
-				p.Do(ctx, c...)
+				p.Eval(ctx, chunkScript, []string{c.key}, append([]any{c.name, int(temporaryTTL.Seconds())}, c.members...)...)
 			}
 			for _, k := range b.tmp.members() {
 				p.Expire(ctx, k, temporaryTTL)
