@@ -145,11 +145,19 @@ var mutants = []mutant{
 
 	// The mirror.
 	{
-		name: "mirror without the fence", pkg: "./mirror", test: "TestDeposedLeaderChangesNothing", slow: true,
+		name: "mirror without the fence", pkg: "./mirror", test: "TestSimulation",
 		edits: one("mirror/script.go", "  if term > tonumber(ARGV[2]) then return 'FENCED' end\n  if term ==", "  if term =="),
 	},
 	{
-		name: "mirror's groups without the fence", pkg: "./mirror", test: "TestDeposedLeaderChangesNothing", slow: true,
+		name: "mirror's groups without the fence", pkg: "./mirror", test: "TestSimulation",
 		edits: one("mirror/script.go", "if term > tonumber(ARGV[2]) then return 'FENCED' end\nif term < tonumber(ARGV[2]) then return 'GAP' end\nif index == tonumber(ARGV[4]) and ARGV[3] ~= ARGV[4] then return 'DUP' end\nif index ~= tonumber(ARGV[3]) then return 'GAP' end\n", ""),
+	},
+	{
+		name: "mirror's temporary keys without an end", pkg: "./mirror", test: "TestSimulation",
+		edits: one("mirror/resync.go", "return redis.call('EXPIRE', KEYS[1], ARGV[2])", ""),
+	},
+	{
+		name: "mirror keeps who left", pkg: "./mirror", test: "TestSimulation",
+		edits: one("mirror/plan.go", "	for _, h := range p.holders {\n		if h.before == queue.Active && h.after != queue.Active {\n			g.ops = append(g.ops, op{verb: verbDeactivate, token: h.token})\n		}\n	}\n", ""),
 	},
 }
