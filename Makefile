@@ -14,6 +14,7 @@ ROWS     ?=
 IMAGE    ?= owr:local
 SOAK     ?= 1h
 MUTANTS  ?=
+CHAOS    ?= 2
 COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
 .PHONY: help build test race simulate fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools
@@ -42,8 +43,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	  done; \
 	done
 
-simulate: ## the cluster's logic under SEEDS (10000) seeded mixtures of delays, losses, pauses, crashes and clocks
+simulate: ## the cluster's logic under SEEDS (10000) seeded mixtures of delays, losses, pauses, crashes and clocks, the mirror under a twentieth of them
 	go test ./cluster -run '^TestSimulation$$' -count 1 -v -timeout 30m -sim-seeds $(SEEDS)
+	go test ./mirror -run '^TestSimulation$$' -count 1 -v -timeout 30m -sim-seeds $$(($(SEEDS) / 20))
 
 bench: bench-tools ## owr next to its baselines: table, bench/results, docs/img; ROWS picks some
 	go build -o bin/bench ./bench
@@ -110,7 +112,8 @@ compose-test: ## run docker-compose.yml for real and kill its leader; skipped wh
 accept: build ## the acceptance kit beside the checkout, where there is one
 	@if [ -d ../shared/accept ]; then \
 	  scripts/need redis-server python3; \
-	  scripts/accept bin/owr ../shared/accept/01_main_job.py ../shared/accept/02_cluster.py; \
+	  scripts/accept bin/owr ../shared/accept/01_main_job.py ../shared/accept/02_cluster.py ../shared/accept/04_http.py; \
+	  MINUTES=$(CHAOS) scripts/accept bin/owr ../shared/accept/03_chaos.py; \
 	else \
 	  echo "SKIP accept: there is no acceptance kit beside this checkout"; \
 	fi
