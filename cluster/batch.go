@@ -29,6 +29,8 @@ type submission struct {
 	commands []queue.Command
 	ctx      context.Context
 	done     chan outcome // holds one
+	leaves   []int        // those commands that are leaves of visitors whom this replica knew when they were handed in
+	resent   bool         // it was sent before, and nobody knows whether that was carried out
 
 	then  func(outcome)
 	until time.Time
@@ -50,6 +52,19 @@ func (s *submission) end(o outcome) {
 	s.done <- o
 }
 
+// settle puts right what a leave is told that was sent twice. The first time was carried out and its answer lost, most likely, so the second
+// time nobody was there any more; but somebody was when it was asked for.
+func (s *submission) settle(decisions []queue.Decision) {
+	if !s.resent {
+		return
+	}
+	for _, i := range s.leaves {
+		if decisions[i].Refusal == queue.NoVisitor {
+			decisions[i].Refusal = queue.Granted
+		}
+	}
+}
+
 type outcome struct {
 	decisions []queue.Decision
 	err       error
@@ -67,6 +82,8 @@ type batcher struct {
 	// led reports how long no leader has been known, zero when one is.
 	led  func() time.Duration
 	size prometheus.Observer // commands per batch
+	// knows reports whether this node's replica holds the visitor; nil: it is not asked.
+	knows func(queue.Token) bool
 
 	more chan struct{} // holds one token while something is pending
 
@@ -112,6 +129,11 @@ func (b *batcher) submitFunc(until time.Time, c queue.Command, then func(queue.D
 func (b *batcher) enqueue(s *submission) error {
 	if b.led() > leaderless {
 		return ErrNoLeader
+	}
+	for i, c := range s.commands {
+		if c.Kind == queue.KindLeave && b.knows != nil && b.knows(c.Token) {
+			s.leaves = append(s.leaves, i)
+		}
 	}
 	b.mu.Lock()
 	switch {
@@ -163,6 +185,11 @@ func (b *batcher) run(ctx context.Context) {
 			answer(batch, decisions)
 			continue
 		}
+		if !errors.Is(err, errNotLeader) {
+			for _, s := range batch {
+				s.resent = true
+			}
+		}
 		b.again(ctx, batch)
 	}
 }
@@ -178,6 +205,7 @@ func commandsOf(batch []*submission) (commands []queue.Command) {
 func answer(batch []*submission, decisions []queue.Decision) {
 	for _, s := range batch {
 		n := len(s.commands)
+		s.settle(decisions[:n:n])
 		s.end(outcome{decisions: decisions[:n:n]})
 		decisions = decisions[n:]
 	}

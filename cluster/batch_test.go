@@ -21,6 +21,7 @@ type desk struct {
 	answer  func(n int) error // of the nth batch; nil: carried out
 	slow    time.Duration
 	alone   time.Duration // for how long no leader has been known
+	refusal queue.Refusal // of every decision
 }
 
 func (d *desk) send(ctx context.Context, commands []queue.Command) ([]queue.Decision, error) {
@@ -40,7 +41,7 @@ func (d *desk) send(ctx context.Context, commands []queue.Command) ([]queue.Deci
 	}
 	out := make([]queue.Decision, len(commands))
 	for i, c := range commands {
-		out[i] = queue.Decision{State: queue.Active, Ticket: uint64(c.Token[0])}
+		out[i] = queue.Decision{State: queue.Active, Refusal: d.refusal, Ticket: uint64(c.Token[0])}
 	}
 	return out, nil
 }
@@ -239,5 +240,38 @@ func TestTouchesAreKeptUntilTheyHaveCommitted(t *testing.T) {
 	sent = nil
 	if err := touches.flush(t.Context(), submit); err != nil || sent != nil {
 		t.Errorf("after the commit %+v were sent again, %v", sent, err)
+	}
+}
+
+// A leave whose leader dies before it can answer is sent again, and finds nobody: the one who asked for it is told that it was done.
+func TestALeaveThatIsSentTwiceWasDone(t *testing.T) {
+	lost, never := errors.New("the connection is gone"), errNotLeader
+	for _, c := range []struct {
+		name  string
+		knows bool  // this replica, when the leave is handed in
+		first error // of the first sending; nil: there is none
+		want  queue.Refusal
+	}{
+		{"somebody is there, and the first answer is lost", true, lost, queue.Granted},
+		{"nobody is there, and the first answer is lost", false, lost, queue.NoVisitor},
+		{"somebody is there for this replica, and the first sending met no leader", true, never, queue.NoVisitor},
+		{"somebody is there for this replica, and it is sent once", true, nil, queue.NoVisitor},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &desk{refusal: queue.NoVisitor, answer: func(n int) error {
+					if n == 0 {
+						return c.first
+					}
+					return nil
+				}}
+				b := d.batcher(t)
+				b.knows = func(queue.Token) bool { return c.knows }
+				got, err := b.submit(t.Context(), queue.Command{Kind: queue.KindLeave, Token: visitor(1)})
+				if err != nil || got[0].Refusal != c.want {
+					t.Errorf("%v, %v; want %v", got, err, c.want)
+				}
+			})
+		})
 	}
 }

@@ -100,6 +100,7 @@ func Open(cfg Config) (*Node, error) {
 	n.forwarder = n.newClient()
 	metrics := newMetrics(cfg.Registerer, n)
 	n.batcher = newBatcher(queue.DefaultRoom, metrics.batchCommands, n.leaderless, n.send)
+	n.batcher.knows = func(token queue.Token) bool { return n.Lookup(token).State != queue.Unknown }
 	n.notices = &notices{node: n}
 	n.pings = newPings(n)
 
