@@ -27,6 +27,7 @@ var (
 	simSeeds = flag.Int("sim-seeds", 300, "how many seeds are simulated")
 	simSeed  = flag.Uint64("sim-seed", 0, "the only seed; 0: as many as -sim-seeds says")
 	simLog   = flag.Bool("sim-log", false, "tell what happens")
+	simDrift = flag.Float64("sim-drift", 1e-3, "how much faster or slower than the time the fastest and the slowest clock are")
 )
 
 // onceFailed are seeds with which a defect, of owr or of the simulation, was found.
@@ -109,7 +110,6 @@ const (
 	simAbsent = 3 * time.Second
 	simFaulty = 30 * time.Second // after that everything is mended
 	simCalm   = 10 * time.Second
-	simDrift  = 1e-3
 	simRPC    = 2 * time.Second
 )
 
@@ -167,7 +167,7 @@ func newSimWorld(t *testing.T, seed uint64) *simWorld {
 	}
 	w.truth = newSimTruth(w)
 	for i := range size {
-		n := &simNode{w: w, id: i, rate: 1 + simDrift*(2*w.random.Float64()-1), offset: time.Duration(w.random.IntN(7200)-3600) * time.Second}
+		n := &simNode{w: w, id: i, rate: 1 + *simDrift*(2*w.random.Float64()-1), offset: time.Duration(w.random.IntN(7200)-3600) * time.Second}
 		n.disk.votedFor = -1
 		w.nodes = append(w.nodes, n)
 	}
