@@ -29,6 +29,7 @@ type Node struct {
 	Token    string // of the admin API; empty when none is needed
 
 	binary string
+	within []string // see Within
 }
 
 // NewNode prepares a node in front of an origin.
@@ -47,6 +48,9 @@ func NewNode(t testing.TB, id, originURL string, settings Settings) *Node {
 	return n
 }
 
+// Within has the node started by another command, which becomes it: `ip netns exec NAME`. From its next start on.
+func (n *Node) Within(command ...string) { n.within = command }
+
 // SetBinary has the node run another owr than the one under test, from its next start on.
 func (n *Node) SetBinary(path string) { n.binary = path }
 
@@ -57,7 +61,8 @@ func (n *Node) Start() {
 	for _, name := range slices.Sorted(maps.Keys(n.Settings)) {
 		env = append(env, name+"="+n.Settings[name])
 	}
-	n.start(env, n.binary, "serve")
+	line := append(slices.Clone(n.within), n.binary, "serve")
+	n.start(env, line[0], line[1:]...)
 }
 
 // WaitReady waits until the node serves.
@@ -145,6 +150,32 @@ func (n *Node) Forget(visitor string) (known bool, err error) {
 		err = fmt.Errorf("leave on %s: %d %s", n.ID, code, answer)
 	}
 	return err == nil && code == http.StatusNoContent, err
+}
+
+// ChangeMembers asks the node for a change of the cluster's members: promote, remove, or transfer, which hands leadership over.
+func (n *Node) ChangeMembers(op, id string) error {
+	body, err := json.Marshal(map[string]string{"id": id})
+	if err != nil {
+		return err
+	}
+	code, answer, err := fetch(http.MethodPost, n.AdminURL+"/v1/cluster/"+op, n.Token, body)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("%s %s by %s: %d %s", op, id, n.ID, code, answer)
+	}
+	return err
+}
+
+// Join has the cluster of this node take another one in, which was started to join and waits.
+func (n *Node) Join(other *Node, edge bool) error {
+	body, err := json.Marshal(map[string]any{"id": other.ID, "address": other.Cluster, "edge": edge})
+	if err != nil {
+		return err
+	}
+	code, answer, err := fetch(http.MethodPost, n.AdminURL+"/v1/cluster/join", n.Token, body)
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("join %s by %s: %d %s", other.ID, n.ID, code, answer)
+	}
+	return err
 }
 
 // Metric reads one metric without labels.

@@ -51,6 +51,15 @@ func (r *Redis) Start() {
 	WaitFor(r.t, "redis answers", 10*time.Second, func() bool { return r.Client.Ping(context.Background()).Err() == nil })
 }
 
+// Follow makes this server a copy of the one at host and port, from now on; with an empty host it is its own master from now on, with
+// what it has.
+func (r *Redis) Follow(host string, port int) error {
+	if host == "" {
+		return r.Client.Do(context.Background(), "REPLICAOF", "NO", "ONE").Err()
+	}
+	return r.Client.Do(context.Background(), "REPLICAOF", host, port).Err()
+}
+
 // Settings are those of a node that mirrors into this Redis.
 func (r *Redis) Settings() Settings {
 	return Settings{"WR_REDIS_HOST": Host, "WR_REDIS_PORT": strconv.Itoa(r.Port)}
