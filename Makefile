@@ -66,7 +66,7 @@ e2e: tools ## the end-to-end tests alone, with their log
 	go test -count 1 -v ./test/...
 
 faults: tools ## harm of every kind to real nodes under visitors, audited: up to 20 minutes, figures in bin/faults
-	@scripts/need strace
+	@scripts/need strace ip nft
 	go test -count 1 -v -timeout 40m ./test/faults -faults -reports $(CURDIR)/bin/faults
 
 faults-quick: tools ## the most telling of it, in under two minutes

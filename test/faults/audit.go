@@ -177,7 +177,7 @@ func (a *audit) staysOf(events []Event) []stay {
 // gone reports whether the slot of last had surely ended when e was let in. Around harm it is not sure, since a
 // new leader holds expiry back.
 func (a *audit) gone(last, e Event) bool {
-	return e.Sent-last.Got > a.Rules.ActiveTTL+2*flushTime && !a.harm(last.Got, e.Got)
+	return e.Sent-last.Got > a.Rules.most(a.Rules.ActiveTTL)+2*flushTime && !a.harm(last.Got, e.Got)
 }
 
 // overCap counts who surely holds a slot: from the moment at which a durable request reached the origin,
@@ -333,7 +333,7 @@ func (a *audit) lostPlaces() []string {
 			if e.Outcome == Inside {
 				continue
 			}
-			gone := e.Sent + a.Rules.QueueAbsent + a.Rules.ClaimTTL + 2*flushTime + 5
+			gone := e.Sent + a.Rules.most(a.Rules.QueueAbsent+a.Rules.ClaimTTL) + 2*flushTime + 5
 			switch {
 			case i+1 == len(answered):
 				starts, ends = append(starts, e.Sent+a.reach()), append(ends, gone)

@@ -26,6 +26,14 @@ type cell struct {
 	// site says that the origin is harmed.
 	site bool
 
+	// What is special about the cluster that the cell is played on. Such a cell is slow.
+	direct bool      // the nodes have each other's addresses, and no links between them
+	spaces bool      // the nodes have network namespaces of their own
+	twin   bool      // Redis has a second one that follows it
+	spares int       // nodes that are prepared and not started
+	limits *[2]Rules // in force, and to be kept to; nil: rules, as both
+
+	terms   uint64                          // the most new terms that there may be; 0: any number
 	prepare func(testing.TB, *harness.Node) // before a node of the cell's cluster starts
 	harm    func(*world, []*harness.Node)   // on the test's goroutine
 	lasts   time.Duration                   // between harm and heal
@@ -287,10 +295,24 @@ var cells = []cell{
 			return w.redis.Client.Set(ctx, "wr:queue", "not a list", 0).Err()
 		}),
 	},
+	{
+		name: "Redis fails over to one that is behind", kind: "Redis", slow: true, twin: true, expect: "the same, though it shows an older table at first",
+		harm: failOver,
+	},
 
 	{
 		name: "the origin hangs", kind: "origin", site: true, expect: "504 in time; slots stay where they are",
 		harm: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originHangs) }, lasts: 3 * time.Second,
+		heal: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originAnswers) },
+	},
+	{
+		name: "the origin sends a byte a second", kind: "origin", site: true, expect: "visitors give up; slots stay where they are, nothing piles up",
+		harm: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originDrips) }, lasts: 4 * time.Second,
+		heal: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originAnswers) },
+	},
+	{
+		name: "the origin breaks off in the middle", kind: "origin", site: true, expect: "no answer ends as if it was whole; slots stay where they are",
+		harm: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originBreaks) }, lasts: 3 * time.Second,
 		heal: func(w *world, _ []*harness.Node) { w.origin.mode.Store(originAnswers) },
 	},
 	{
@@ -300,12 +322,60 @@ var cells = []cell{
 	},
 
 	{
+		name: "an edge node comes, goes, and comes back", kind: "membership", slow: true, direct: true, spares: 1,
+		expect:  "it serves while it is a member; the others notice nothing",
+		victims: theSpare, harm: edgeComesAndGoes, lasts: 2 * time.Second,
+	},
+	{
+		name: "a voter comes, and the leader is removed", kind: "membership", slow: true, direct: true, spares: 1,
+		expect:  "one change at a time; leadership is handed over before the last one",
+		victims: theSpareAndTheLeader, harm: voterComesAndLeaderGoes, lasts: 2 * time.Second,
+	},
+
+	{
+		name: "the leader's packets are dropped", kind: "packets", slow: true, spaces: true, expect: "the others choose another one; it lets in nobody beyond what the table gave",
+		victims: theLeader, harm: filtered(dropIn, dropOut), lasts: packets, heal: unfiltered,
+	},
+	{
+		name: "packets to the leader are dropped", kind: "packets", slow: true, spaces: true, expect: "it steps down, or the others choose another one",
+		victims: theLeader, harm: filtered(dropIn, ""), lasts: packets, heal: unfiltered,
+	},
+	{
+		name: "the leader's packets are refused", kind: "packets", slow: true, spaces: true, expect: "the others choose another one, at once",
+		victims: theLeader, harm: filtered(refuseIn, refuseOut), lasts: packets, heal: unfiltered,
+	},
+	{
+		name: "packets between the leader and a follower are dropped", kind: "packets", slow: true, spaces: true, terms: 3, expect: "the leader stays, or the third one leads; no storm of elections",
+		victims: aFollower, harm: filteredFromLeader(dropIn, dropOut), lasts: packets, heal: unfiltered,
+	},
+	{
+		name: "three of ten packets of a follower are lost", kind: "packets", slow: true, spaces: true, terms: 3, expect: "it lags; the others do not",
+		victims: aFollower, harm: filtered(lossy(30)), lasts: packets, heal: unfiltered,
+	},
+	{
+		name: "a fifth of the leader's packets is lost", kind: "packets", slow: true, spaces: true, expect: "commits take longer, or another one leads",
+		victims: theLeader, harm: filtered(lossy(20)), lasts: packets, heal: unfiltered,
+	},
+
+	{
 		name: "a follower's data directory is wiped", kind: "disk", expect: "it is sent everything",
 		victims: aFollower, harm: wipe, lasts: 2 * time.Second, heal: again,
 	},
 	{
 		name: "a follower's log has wrong bits", kind: "disk", slow: true, expect: "it refuses to start and names the file, or has the same table",
 		victims: aFollower, harm: spoil, lasts: time.Second, heal: againOrWiped,
+	},
+	{
+		name: "a follower's snapshot has wrong bits", kind: "disk", slow: true, prepare: compacts(lowTrailing), expect: "it refuses to start, names the snapshot and says what to do",
+		victims: aFollower, harm: spoilSnapshot, lasts: time.Second, heal: refusesSnapshot,
+	},
+	{
+		name: "a follower's snapshot has wrong bits, and its log reaches back", kind: "disk", slow: true, prepare: compacts(allTrailing), expect: "it starts from the older one",
+		victims: aFollower, harm: spoilSnapshot, lasts: time.Second, heal: fallsBack,
+	},
+	{
+		name: "the leader is away until the log is cut down", kind: "partition", slow: true, prepare: compacts(lowTrailing), expect: "it is sent a snapshot, and no more than a few",
+		victims: theLeader, harm: awayForLong, heal: backBySnapshot,
 	},
 	{
 		name: "the leader's disk refuses to sync", kind: "disk", expect: "the node ends; another one leads",
@@ -333,16 +403,29 @@ var cells = []cell{
 	},
 
 	{
+		name: "a power cut at the leader, and one at all", kind: "power cut", slow: true, expect: "nothing that anybody was told is lost",
+		prepare: forgets, victims: everybody, lost: true, harm: powerCuts, lasts: time.Second, heal: again,
+	},
+
+	{
 		name: "no processor time for the leader", kind: "starvation", expect: "slow, and nothing lost",
 		victims: theLeader, harm: starve, lasts: 4 * time.Second, heal: feed,
 	},
 	{
 		name: "clocks an hour apart, and the leader is killed", kind: "clock", slow: true, expect: "time does not jump; nobody expires early",
-		prepare: bendClock, victims: theLeader, harm: kill, lasts: 3 * time.Second, heal: again,
+		prepare: apart, victims: theLeader, harm: kill, lasts: 3 * time.Second, heal: again,
 	},
 	{
 		name: "clocks an hour apart, and all are killed", kind: "clock", slow: true, expect: "an outage expires nobody, whatever the clocks say",
-		prepare: bendClock, victims: everybody, lost: true, harm: kill, lasts: 2 * time.Second, heal: again,
+		prepare: apart, victims: everybody, lost: true, harm: kill, lasts: 2 * time.Second, heal: again,
+	},
+	{
+		name: "clocks ten percent too fast and too slow lead in turn", kind: "clock", slow: true, expect: "nobody expires early",
+		limits: ratedLimits(1, 1.2), prepare: rates("1.1", "0.9"), victims: theFast, harm: slowThenFast, lasts: 3 * time.Second, heal: again,
+	},
+	{
+		name: "clocks at twice and half the rate lead in turn", kind: "clock", slow: true, expect: "nobody expires before the fastest clock says so",
+		limits: ratedLimits(2, 4), prepare: rates("2", "0.5"), victims: theFast, harm: slowThenFast, lasts: 3 * time.Second, heal: again,
 	},
 }
 

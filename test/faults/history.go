@@ -74,7 +74,12 @@ func (f Fault) harms(node string) bool { return slices.Contains(f.Harmed, node) 
 type Rules struct {
 	MaxActive                        int
 	ActiveTTL, ClaimTTL, QueueAbsent float64
+
+	Late float64 // how many times as long each of them may take, where clocks are slow; 0: once
 }
+
+// most is the longest that a time of the rules may take.
+func (r Rules) most(seconds float64) float64 { return seconds * max(r.Late, 1) }
 
 // A Reading is one answer of /v1/status.
 type Reading struct {

@@ -48,7 +48,7 @@ func (r room) knows(who string) bool { return strings.Contains(r.active+r.releas
 
 // do carries out one step and reports whether its answer is one that the room gives. A visitor whose turn has come may still
 // be told to wait by a node that is one commit behind, until it has been told otherwise. A leave may be answered as if the room
-// did not know the visitor: it was done, its leader died before it could say so, and it was sent again.
+// did not know the visitor: it was done, its leader died before it could say so, and it was sent again by a node that did not know the visitor yet.
 func (r room) do(s step, a answer) (bool, room) {
 	who := string([]byte{s.who})
 	if s.leave {
@@ -153,7 +153,7 @@ func TestHistoriesAreSequential(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			c := cells[place(name)]
-			w := newWorld(t, nil)
+			w := newWorld(t, cell{})
 			// A transport that keeps connections may send a request twice and tell of the second time only.
 			w.crowd.transport.DisableKeepAlives = true
 			long := map[string]any{"max_active": 0, "active_ttl": 600, "claim_ttl": 600, "queue_absent": 600}

@@ -8,13 +8,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/openwaitingroom/owr/test/harness"
 )
 
 // A link is the way from one node to another: a TCP proxy on a port of its own, which the one has for the other's
 // cluster port. It can be cut in either direction, without a word to either side as a cable that is pulled, and made slow.
 type link struct {
 	address string
-	to      string
 
 	forth, back atomic.Bool  // cut: bytes from the dialing node, and to it, are held
 	delay       atomic.Int64 // nanoseconds added to each piece of data
@@ -25,12 +26,19 @@ type link struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 	mu       sync.Mutex
-	changed  chan struct{} // closed when forth or back change
+	to       string        // mu
+	changed  chan struct{} // mu; closed when forth or back change
 }
 
 func newLink(t testing.TB, to string) *link {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return newLinkOn(t, harness.Host, to)
+}
+
+// newLinkOn listens on another of this machine's addresses.
+func newLinkOn(t testing.TB, host, to string) *link {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +62,16 @@ func (k *link) set(forth, back bool) {
 	close(k.changed)
 	k.changed = make(chan struct{})
 }
+
+// lead has all connections from now on go to another address.
+func (k *link) lead(to string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.to = to
+}
+
+// port is the link's own.
+func (k *link) port() int { return k.listener.Addr().(*net.TCPAddr).Port }
 
 // slow adds a delay to each piece of data and bounds the bytes per second; zeros end that.
 func (k *link) slow(delay time.Duration, rate int64) {
@@ -80,7 +98,10 @@ func (k *link) serve(from net.Conn) {
 	if !k.open(&k.forth) || !k.open(&k.back) {
 		return
 	}
-	to, err := (&net.Dialer{}).DialContext(k.ctx, "tcp", k.to)
+	k.mu.Lock()
+	target := k.to
+	k.mu.Unlock()
+	to, err := (&net.Dialer{}).DialContext(k.ctx, "tcp", target)
 	if err != nil {
 		return
 	}

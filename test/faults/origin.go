@@ -2,12 +2,15 @@ package faults
 
 import (
 	"fmt"
+	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // requestHeader carries the number of a visitor's request through owr to the origin.
@@ -18,7 +21,12 @@ const (
 	originAnswers int32 = iota
 	originHangs         // until the client has gone
 	originResets        // closes the connection without a word
+	originDrips         // a byte a second
+	originBreaks        // closes the connection in the middle of the answer
 )
+
+// originText is what the site answers.
+const originText = "the site\n"
 
 // An origin is the site. It notes when each request reached it.
 type origin struct {
@@ -53,9 +61,25 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 	case originResets:
 		panic(http.ErrAbortHandler)
+	case originDrips:
+		w.Header().Set("X-Origin", "1")
+		for i := range originText {
+			if _, err := io.WriteString(w, originText[i:i+1]); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			rest(r.Context(), time.Second)
+		}
+	case originBreaks:
+		w.Header().Set("X-Origin", "1")
+		if at > math.Floor(at)+0.5 { // else it is sent in chunks, and the last one is missing
+			w.Header().Set("Content-Length", strconv.Itoa(len(originText)))
+		}
+		fmt.Fprint(w, originText[:4])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
 	default:
 		w.Header().Set("X-Origin", "1")
-		fmt.Fprint(w, "the site\n")
+		fmt.Fprint(w, originText)
 	}
 }
 

@@ -27,6 +27,7 @@ type Result struct {
 	Heal     float64  `json:"heal_seconds"`
 	Repair   float64  `json:"mirror_repair_seconds"`
 	Gap      float64  `json:"longest_gap_seconds"`
+	Terms    uint64   `json:"new_terms"`
 	Slowest  float64  `json:"slowest_inside_seconds"` // of those inside, on an unharmed node, during the harm
 	Findings Findings `json:"findings"`
 }

@@ -15,8 +15,8 @@ import (
 const (
 	// leastLoad is how many operations a second there have to be before the harm, for a run to mean anything.
 	leastLoad = 100
-	warmUp    = 4 * time.Second
-	coolDown  = 3 * time.Second
+	warmUp    = 3 * time.Second
+	coolDown  = 2 * time.Second
 	// healTime is how long the cluster may take to be well again once the harm is undone.
 	healTime = 30 * time.Second
 	// repairTime is how long Redis may take to show the table again.
@@ -29,6 +29,7 @@ func (c cell) run(w *world, seed uint64) Result {
 	r := Result{Cell: c.name, Kind: c.kind, Seed: seed}
 	defer func() { r.Failed = w.t.Failed() }()
 	ctx, cancel := context.WithCancel(context.Background())
+	w.ctx = ctx
 	var watching sync.WaitGroup
 	watching.Go(func() { w.watch(ctx) })
 	defer watching.Wait()
@@ -36,6 +37,7 @@ func (c cell) run(w *world, seed uint64) Result {
 
 	w.crowd.start(visitors, seed)
 	defer w.crowd.stop()
+	term := w.term()
 	rest(ctx, warmUp/2)
 	before := w.crowd.count()
 	rest(ctx, warmUp/2)
@@ -64,6 +66,10 @@ func (c cell) run(w *world, seed uint64) Result {
 	fault.Ended = clock()
 	r.Heal = fault.Ended - healed
 	r.Repair = w.repaired(healed)
+	r.Terms = w.term() - term
+	if c.terms > 0 && r.Terms > c.terms {
+		w.t.Errorf("%d new terms, more than %d", r.Terms, c.terms)
+	}
 	rest(ctx, coolDown)
 	w.crowd.stop()
 
@@ -71,7 +77,7 @@ func (c cell) run(w *world, seed uint64) Result {
 	w.settle(people)
 	cancel()
 	watching.Wait()
-	h := History{Rules: rules, Events: w.crowd.take(), Faults: []Fault{fault}, Readings: w.takeReadings()}
+	h := History{Rules: w.rules, Events: w.crowd.take(), Faults: []Fault{fault}, Readings: w.takeReadings()}
 	r.take(h, fault)
 	w.t.Logf("%s: %v harmed, %.2f-%.2f, undone at %.2f", c.name, fault.Harmed, fault.Begun, fault.Ended, healed)
 	for _, k := range r.Findings.Kinds() {
@@ -83,10 +89,23 @@ func (c cell) run(w *world, seed uint64) Result {
 			w.t.Errorf("%s: %s", k.Name, text)
 		}
 	}
+	if short := w.crowd.short.Swap(0); short > 0 {
+		w.t.Errorf("%d answers of the origin were cut short and ended as if they were whole", short)
+	}
 	if !slices.ContainsFunc(h.Events, func(e Event) bool { return e.Sent > fault.Ended && e.Outcome == Inside }) {
 		w.t.Error("the run means nothing: nobody was let in after the harm")
 	}
 	return r
+}
+
+// term is Raft's, as the leader has it.
+func (w *world) term() uint64 {
+	w.t.Helper()
+	s, err := w.leader().Status()
+	if err != nil {
+		w.t.Errorf("term: %v", err)
+	}
+	return s.Term
 }
 
 // repaired waits until Redis shows at least what the leader had applied when the harm was undone, and answers how long after
@@ -224,11 +243,7 @@ func (w *world) sameSize(before map[string]size) {
 
 // play runs one cell on a cluster of its own.
 func play(t *testing.T, c cell, seed uint64) Result {
-	w := newWorld(t, func(n *harness.Node) {
-		if c.prepare != nil {
-			c.prepare(t, n)
-		}
-	})
+	w := newWorld(t, c)
 	before, err := w.sizes()
 	must(t, err)
 	r := c.run(w, seed)

@@ -12,7 +12,7 @@ func TestSoak(t *testing.T) {
 	if *soakTime == 0 {
 		t.Skip("-soak 1h runs it, or make soak")
 	}
-	w := newWorld(t, nil)
+	w := newWorld(t, cell{})
 	before, err := w.sizes()
 	must(t, err)
 	dice := rand.New(rand.NewPCG(*seed, 0))

@@ -80,6 +80,10 @@ func (v *visitor) exchange(e *Event, url string, number int64) error {
 			v.cookie = c.Value
 		}
 	}
+	if res.Header.Get("X-Origin") != "" && string(body) != originText {
+		v.crowd.short.Add(1)
+		return fmt.Errorf("%d bytes of the site, as if that was all", len(body))
+	}
 	return e.read(res, body)
 }
 
@@ -120,12 +124,12 @@ func (v *visitor) leave(n *harness.Node) error {
 // A crowd is a steady number of visitors, each on another node with each request, behind a balancer that looks at the processes and
 // not at the cluster: a node that is cut off from the others goes on serving.
 type crowd struct {
-	nodes     []*harness.Node
-	dead      []atomic.Bool // by node: it does not answer the balancer
+	seats     []*seat
 	origin    *origin
 	transport *http.Transport
 	number    atomic.Int64 // of requests; never starts again
 	people    atomic.Int64
+	short     atomic.Int64 // answers of the origin that ended well before they were whole
 
 	mu     sync.Mutex
 	events []Event
@@ -135,10 +139,30 @@ type crowd struct {
 	wg     sync.WaitGroup
 }
 
-func newCrowd(nodes []*harness.Node, o *origin) *crowd {
-	return &crowd{
-		nodes: nodes, dead: make([]atomic.Bool, len(nodes)), origin: o, here: map[string]*visitor{},
-		transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 5 * time.Second},
+// A seat is a node as the balancer has it.
+type seat struct {
+	node *harness.Node
+	dead atomic.Bool // it does not answer
+	out  atomic.Bool // it is not in the balancer's list
+}
+
+// newCrowd makes the balancer's list: the nodes, and spares, which are out at first.
+func newCrowd(nodes, spares []*harness.Node, o *origin) *crowd {
+	c := &crowd{origin: o, here: map[string]*visitor{}, transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 5 * time.Second}}
+	for i, n := range slices.Concat(nodes, spares) {
+		s := &seat{node: n}
+		s.out.Store(i >= len(nodes))
+		c.seats = append(c.seats, s)
+	}
+	return c
+}
+
+// list puts a node into the balancer's list, or takes it out.
+func (c *crowd) list(n *harness.Node, in bool) {
+	for _, s := range c.seats {
+		if s.node == n {
+			s.out.Store(!in)
+		}
 	}
 }
 
@@ -152,10 +176,10 @@ func (c *crowd) note(e Event) {
 func (c *crowd) start(size int, seed uint64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
-	for i, n := range c.nodes {
+	for _, s := range c.seats {
 		c.wg.Go(func() {
 			for ; ctx.Err() == nil; rest(ctx, healthEvery) {
-				c.dead[i].Store(!alive(ctx, n))
+				s.dead.Store(!s.out.Load() && !alive(ctx, s.node))
 			}
 		})
 	}
@@ -189,18 +213,20 @@ func alive(ctx context.Context, n *harness.Node) bool {
 // checker is the balancer's client. It dials anew each time.
 var checker = &http.Transport{DisableKeepAlives: true}
 
-// pick is a node for the next request: any of those that the balancer takes to be alive, and now and then any at all.
+// pick is a node for the next request: any of the list that the balancer takes to be alive, and now and then any of the list.
 func (c *crowd) pick(dice *rand.Rand) *harness.Node {
-	i := dice.IntN(len(c.nodes))
-	if dice.Float64() >= stubborn {
-		for range c.nodes {
-			if !c.dead[i].Load() {
-				break
-			}
-			i = (i + 1) % len(c.nodes)
+	first, any := dice.IntN(len(c.seats)), dice.Float64() < stubborn
+	var last *harness.Node
+	for i := range c.seats {
+		s := c.seats[(first+i)%len(c.seats)]
+		if s.out.Load() {
+			continue
+		}
+		if last = s.node; any || !s.dead.Load() {
+			break
 		}
 	}
-	return c.nodes[i]
+	return last
 }
 
 // stop ends the crowd where it stands, and waits for the last answers.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,46 +28,109 @@ type world struct {
 	redis  *harness.Redis
 	origin *origin
 	crowd  *crowd
-	links  map[string]map[string]*link // from → to; nil without links
+	rules  Rules                       // what the audit holds the room to
+	links  map[string]map[string]*link // from → to; empty without links
+	spaces *spaces                     // the nodes' network namespaces; nil without
+	spares []*harness.Node             // prepared, and not started
+	twin   *harness.Redis              // follows redis; nil without
+	toTwin *link                       // the way on which it follows
+	way    *link                       // from the nodes to redis; nil without a twin
+	ctx    context.Context             // of the run
 
 	mu       sync.Mutex
 	readings []Reading
 }
 
-// newWorld starts a cluster. change may alter the nodes' settings first.
-func newWorld(t testing.TB, change func(*harness.Node)) *world {
+// newWorld starts the cluster that a cell is played on; the zero cell has nothing special.
+func newWorld(t testing.TB, c cell) *world {
 	t.Helper()
 	harness.Binary(t) // skips before anything has been started
-	w := &world{t: t, redis: harness.NewRedis(t), origin: newOrigin(t), links: map[string]map[string]*link{}}
+	w := &world{t: t, rules: rules, links: map[string]map[string]*link{}, ctx: t.Context()}
+	if c.spaces {
+		w.spaces = newSpaces(t)
+	}
+	w.redis, w.origin = harness.NewRedis(t), newOrigin(t)
+	limits := rules
+	if c.limits != nil {
+		limits, w.rules = c.limits[0], c.limits[1]
+	}
 	settings := harness.Settings{
-		"WR_MAX_ACTIVE": strconv.Itoa(rules.MaxActive), "WR_ACTIVE_TTL": seconds(rules.ActiveTTL), "WR_CLAIM_TTL": seconds(rules.ClaimTTL),
-		"WR_QUEUE_ABSENT": seconds(rules.QueueAbsent), "WR_QUEUE_TTL": "600", "WR_BACKEND_TIMEOUT": "2",
+		"WR_MAX_ACTIVE": strconv.Itoa(limits.MaxActive), "WR_ACTIVE_TTL": seconds(limits.ActiveTTL), "WR_CLAIM_TTL": seconds(limits.ClaimTTL),
+		"WR_QUEUE_ABSENT": seconds(limits.QueueAbsent), "WR_QUEUE_TTL": "600", "WR_BACKEND_TIMEOUT": "2",
 	}
 	maps.Copy(settings, w.redis.Settings())
+	if c.twin {
+		w.addTwin()
+		settings["WR_REDIS_PORT"] = strconv.Itoa(w.way.port())
+	}
 	w.all = harness.NewCluster(t, 3, w.origin.url, settings)
 	w.nodes = w.all.Nodes
+	switch {
+	case c.spaces:
+		w.spaces.settle(w)
+	case !c.direct:
+		w.connect()
+	}
+	for _, n := range w.nodes {
+		if c.prepare != nil {
+			c.prepare(t, n)
+		}
+	}
+	for i := range c.spares {
+		n := harness.NewNode(t, fmt.Sprintf("n%d", len(w.nodes)+1+i), w.origin.url, settings)
+		w.spares = append(w.spares, n)
+	}
+	w.all.Start()
+	w.crowd = newCrowd(w.nodes, w.spares, w.origin)
+	t.Cleanup(w.crowd.transport.CloseIdleConnections)
+	t.Cleanup(w.crowd.stop)
+	return w
+}
+
+// connect gives each node a link to each other one in place of its address.
+func (w *world) connect() {
+	w.t.Helper()
 	for _, from := range w.nodes {
 		w.links[from.ID] = map[string]*link{}
 		var peers []string
 		for _, to := range w.nodes {
 			address := to.Cluster
 			if to != from {
-				k := newLink(t, to.Cluster)
+				k := newLink(w.t, to.Cluster)
 				w.links[from.ID][to.ID] = k
 				address = k.address
 			}
 			peers = append(peers, to.ID+"="+address)
 		}
 		from.Settings["WR_PEERS"] = strings.Join(peers, ",")
-		if change != nil {
-			change(from)
-		}
 	}
-	w.all.Start()
-	w.crowd = newCrowd(w.nodes, w.origin)
-	t.Cleanup(w.crowd.transport.CloseIdleConnections)
-	t.Cleanup(w.crowd.stop)
-	return w
+}
+
+// node is the one with this id.
+func (w *world) node(id string) *harness.Node {
+	w.t.Helper()
+	i := slices.IndexFunc(w.nodes, func(n *harness.Node) bool { return n.ID == id })
+	if i < 0 {
+		w.t.Fatalf("there is no %s", id)
+	}
+	return w.nodes[i]
+}
+
+// handTo hands leadership to a node and waits until it leads.
+func (w *world) handTo(n *harness.Node) {
+	w.t.Helper()
+	harness.WaitFor(w.t, n.ID+" leads", 20*time.Second, func() bool {
+		leader := w.leader()
+		return leader == n || leader.ChangeMembers("transfer", n.ID) == nil && w.leader() == n
+	})
+}
+
+// members makes these the nodes of the cluster, and of the balancer's list.
+func (w *world) members(nodes ...*harness.Node) {
+	w.nodes, w.all.Nodes = nodes, nodes
+	for _, s := range w.crowd.seats {
+		s.out.Store(!slices.Contains(nodes, s.node))
+	}
 }
 
 func seconds(s float64) string { return strconv.FormatFloat(s, 'f', -1, 64) }
@@ -125,7 +189,7 @@ func (w *world) well() bool {
 func (w *world) watch(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for _, n := range w.nodes {
+	for _, n := range slices.Concat(w.nodes, w.spares) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				w.read(n)
@@ -191,8 +255,9 @@ func (w *world) grown(before map[string]size) []string {
 		return []string{err.Error()}
 	}
 	for _, n := range w.nodes {
-		was, is := before[n.ID], now[n.ID]
-		if is.goroutines > was.goroutines+moreGoroutines || is.memory > was.memory+moreMemory {
+		was, known := before[n.ID]
+		is := now[n.ID]
+		if known && (is.goroutines > was.goroutines+moreGoroutines || is.memory > was.memory+moreMemory) {
 			found = append(found, fmt.Sprintf("%s: %.0f goroutines, were %.0f; %.0f MB, were %.0f", n.ID, is.goroutines, was.goroutines, is.memory/1e6, was.memory/1e6))
 		}
 	}
