@@ -27,6 +27,7 @@ type mutant struct {
 	edits []overlay.Edit
 	pkg   string // of the test
 	test  string // of -run
+	flags string // of the test, beyond that
 	slow  bool   // left out with -quick
 }
 
@@ -83,8 +84,10 @@ func (m mutant) run(ctx context.Context) (string, error) {
 	if m.pkg == "./queue" {
 		args = append(args, "-rapid.nofailfile", "-rapid.shrinktime", "1s") // nobody reads the smallest counterexample
 	}
+	args = append(args, strings.Fields(m.flags)...)
 	command := exec.CommandContext(ctx, "go", args...)
 	command.Dir = root
+	command.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+path) // the owr that a test builds is to have the fault, too
 	out, err := command.CombinedOutput()
 	switch {
 	case err == nil:

@@ -91,6 +91,14 @@ var mutants = []mutant{
 		edits: one("cluster/store.go", "		BoltOptions: &bbolt.Options{", "		NoSync:      true,\n		BoltOptions: &bbolt.Options{"),
 	},
 	{
+		name: "NoSync, in a power cut", pkg: "./test/faults", test: "TestFaults/a_power_cut", flags: "-faults", slow: true,
+		edits: one("cluster/store.go", "		BoltOptions: &bbolt.Options{", "		NoSync:      true,\n		BoltOptions: &bbolt.Options{"),
+	},
+	{
+		name: "a leave that was sent twice is of nobody", pkg: "./cluster", test: "TestALeaveThatIsSentTwiceWasDone",
+		edits: one("cluster/batch.go", "				s.resent = true\n", "				s.resent = false\n"),
+	},
+	{
 		name: "a log entry without a checksum", pkg: "./cluster", test: "TestAnEntryWithAWrongBitIsNamed",
 		edits: one("cluster/checksum.go", "entries[i].Extensions = binary.BigEndian.AppendUint32(nil, checksum(l))", ""),
 	},
