@@ -73,6 +73,7 @@ faults-quick: tools ## the most telling of it, in under two minutes
 	go test -count 1 -v -timeout 10m ./test/faults -faults -quick
 
 mutants: ## seeded faults, one after the other, and which test catches which; MUTANTS=-quick leaves out slow ones
+	@scripts/need redis-server
 	go run ./test/mutants $(MUTANTS)
 
 soak: tools ## harm at random to one cluster for SOAK (1h), with a leak check; the summary is the end of its log

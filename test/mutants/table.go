@@ -91,7 +91,7 @@ var mutants = []mutant{
 		edits: one("cluster/store.go", "		BoltOptions: &bbolt.Options{", "		NoSync:      true,\n		BoltOptions: &bbolt.Options{"),
 	},
 	{
-		name: "NoSync, in a power cut", pkg: "./test/faults", test: "TestFaults/a_power_cut", flags: "-faults", slow: true,
+		name: "NoSync, in a power cut", pkg: "./test/faults", test: "TestFaults/a_power_cut", flags: "-faults -test.v", slow: true,
 		edits: one("cluster/store.go", "		BoltOptions: &bbolt.Options{", "		NoSync:      true,\n		BoltOptions: &bbolt.Options{"),
 	},
 	{
