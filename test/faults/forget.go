@@ -46,7 +46,7 @@ func loseUnsynced(w *world, victims []*harness.Node, torn bool) {
 	for _, n := range victims {
 		n.Kill()
 	}
-	dice := rand.New(rand.NewPCG(*seed, 1))
+	dice := rand.New(rand.NewPCG(chance, 1))
 	for _, n := range victims {
 		keep := func() bool { return dice.IntN(2) == 0 }
 		if !torn {

@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 	if *seed == 0 {
 		*seed = uint64(time.Now().Unix())
 	}
+	chance = *seed
 	code := 0
 	if *runFaults || *soakTime > 0 {
 		code = harness.Main(m)

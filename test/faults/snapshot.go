@@ -83,7 +83,7 @@ func spoilSnapshot(w *world, victims []*harness.Node) {
 	file := filepath.Join(spoiled, "state.bin")
 	data, err := os.ReadFile(file)
 	must(w.t, err)
-	dice := rand.New(rand.NewPCG(*seed, 0))
+	dice := rand.New(rand.NewPCG(chance, 0))
 	for range 5 {
 		data[dice.IntN(len(data))] ^= 1 << dice.IntN(8)
 	}

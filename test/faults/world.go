@@ -41,6 +41,9 @@ type world struct {
 	readings []Reading
 }
 
+// chance decides where bits are turned and what is forgotten; TestMain makes it what -seed says.
+var chance uint64
+
 // newWorld starts the cluster that a cell is played on; the zero cell has nothing special.
 func newWorld(t testing.TB, c cell) *world {
 	t.Helper()
