@@ -35,10 +35,9 @@ type clientConn struct {
 	peer  netip.Addr
 	stall time.Duration
 
-	x      *exchange // of the request being served; its handler only
+	x      *exchange // of the request being read or served; whoever reads, then its handler
 	unread []byte    // what the lane has read and left to fasthttp; whoever reads
-	start  lineStart // of the request being read; whoever reads
-	ended  bool      // the client has sent its last byte; whoever reads
+	intake intake    // whoever reads
 
 	reading lazyReadDeadline
 	writing deadline
@@ -49,64 +48,53 @@ type clientConn struct {
 	gone   func(*clientConn) // called once, when the connection is closed
 }
 
-// Read reads for fasthttp, and notes what fasthttp does not tell: whether the request line
-// ended as it must, and whether the client's end of the connection was reached.
+// Read reads for fasthttp: bytes of the request at hand, and no others. Its head is read on the way.
 func (c *clientConn) Read(p []byte) (int, error) {
+	if err := c.intake.before(); err != nil {
+		return 0, err
+	}
 	if len(c.unread) > 0 {
-		n := copy(p, c.unread)
+		n := c.take(p[:copy(p, c.unread)])
 		if c.unread = c.unread[n:]; len(c.unread) == 0 {
 			c.unread = nil
 		}
-		c.start.look(p[:n])
-		return n, nil
+		return n, c.refused(n)
 	}
 	if err := c.reading.apply(c.Conn); err != nil {
 		return 0, err
 	}
 	n, err := c.Conn.Read(p)
-	if errors.Is(err, io.EOF) {
-		c.ended = true
+	ours := c.take(p[:n])
+	if ours < n {
+		c.unread = append(c.unread, p[ours:n]...)
 	}
-	c.start.look(p[:n])
-	return n, err
+	if err == nil {
+		err = c.refused(ours)
+	}
+	return ours, err
 }
 
-// A lineStart follows the first line of a request as it is read. fasthttp takes a bare LF for
-// a line end there, and keeps no trace of it. Of a request that came together with the one
-// before, nothing is known.
-type lineStart struct {
-	state lineState
-	last  byte
-	some  bool // the line is not empty
-}
-
-type lineState uint8
-
-const (
-	lineFresh lineState = iota // nothing has been read
-	lineBegun
-	lineDone
-	lineBare // it ended in LF alone
-)
-
-func (l *lineStart) look(p []byte) {
-	if l.state > lineBegun {
-		return
-	}
-	for _, b := range p {
-		l.state = lineBegun
-		switch {
-		case b != '\n':
-			l.some = l.some || b != '\r'
-		case l.last != '\r':
-			l.state = lineBare
-			return
-		case l.some:
-			l.state = lineDone
-			return
+// take has the intake take in what has come, and returns how much of it is the request's.
+func (c *clientConn) take(data []byte) int {
+	n, headEnds := c.intake.take(data)
+	if headEnds {
+		c.x = exchanges.Get().(*exchange)
+		c.x.decided = false
+		if r := c.x.head.readRaw(c.intake.head); r != nil {
+			c.intake.refuse(r)
+		} else {
+			c.intake.body(c.x.head.length)
 		}
-		l.last = b
 	}
+	return n
+}
+
+// refused is the error of a read that has found the request malformed at its first byte.
+func (c *clientConn) refused(n int) error {
+	if n == 0 && c.intake.refusal != nil {
+		return errMalformed
+	}
+	return nil
 }
 
 // Write fails once the client has taken nothing for the stall time. A slow client that takes

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -83,10 +84,20 @@ type knownField struct {
 	kind fieldKind
 }
 
+// knownFirsts has a bit for the first letter of each name of a length, so that most other names cost one look.
+var knownFirsts = func() (byLength [len(knownFields)]uint32) {
+	for length, known := range knownFields {
+		for _, k := range known {
+			byLength[length] |= 1 << (k.name[0] & 31)
+		}
+	}
+	return byLength
+}()
+
 // kindOf finds the kind of a header name. Many origins read X_Forwarded_For as
 // X-Forwarded-For, so what only an underscore tells from a forwarding header is cut out.
 func kindOf(name []byte) fieldKind {
-	if len(name) >= len(knownFields) {
+	if len(name) >= len(knownFields) || len(name) == 0 || knownFirsts[len(name)]>>(name[0]&31)&1 == 0 {
 		return fieldOther
 	}
 	for i := range knownFields[len(name)] {
@@ -139,7 +150,7 @@ func equalFold(text []byte, lower string) bool {
 var (
 	errLine = errors.New("a header line is malformed")
 	errFold = errors.New("a header line is folded")
-	errName = errors.New("a header name has a byte that no name may have")
+	errName = errors.New("a header line has no proper name and colon")
 	errText = errors.New("a header value has a control byte")
 )
 
@@ -160,25 +171,48 @@ func parseFields(block []byte, fields []field) ([]field, error) {
 		if line[0] == ' ' || line[0] == '\t' {
 			return fields, errFold
 		}
-		colon := bytes.IndexByte(line, ':')
-		if colon < 1 {
-			return fields, errLine
+		colon := 0
+		for colon < len(line) && tokenBytes[line[colon]] {
+			colon++
+		}
+		if colon == 0 || colon == len(line) || line[colon] != ':' {
+			return fields, errName
 		}
 		name, value := line[:colon], trimSpace(line[colon+1:])
-		for _, c := range name {
-			if !tokenBytes[c] {
-				return fields, errName
-			}
-		}
-		for _, c := range value {
-			if c < ' ' && c != '\t' || c == 0x7f {
-				return fields, errText
-			}
+		if !plainText(value) {
+			return fields, errText
 		}
 		fields = append(fields, field{name, value, kindOf(name)})
 	}
 	return fields, nil
 }
+
+// plainText reports whether a value has no control byte but the tab. It looks at eight bytes at a time, because this is most of
+// what a head is made of.
+func plainText(text []byte) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	rest := text
+	for ; len(rest) >= 8; rest = rest[8:] {
+		eight := binary.LittleEndian.Uint64(rest)
+		del := eight ^ 0x7f*ones
+		if ((eight-' '*ones)&^eight|(del-ones)&^del)&tops != 0 && !textBytes(rest[:8]) {
+			return false
+		}
+	}
+	return textBytes(rest)
+}
+
+func textBytes(text []byte) bool {
+	for _, c := range text {
+		if !textByte(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// textByte reports whether a byte may stand in a header value: no control byte but the tab.
+func textByte(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' }
 
 // tokenBytes are the bytes of a token in RFC 9110, section 5.6.2: methods and header names.
 var tokenBytes = func() (table [256]bool) {
@@ -233,16 +267,32 @@ func (r *refusal) Error() string { return fmt.Sprintf("%d: %s", r.status, r.reas
 // maxTarget is the longest request target taken (CONTRACT: 414 beyond it).
 const maxTarget = 8 << 10
 
-// read fills h from a request that fasthttp has parsed. fasthttp is more lenient than a
-// proxy may be, so the lines are read again here, and what is ambiguous is refused.
+// readRaw fills h from a whole head, from the request line to the empty line. Every request that the proxy acts on is read
+// here, whichever way it takes from then on, and what is ambiguous is refused.
+func (h *head) readRaw(raw []byte) *refusal {
+	line, block, _ := bytes.Cut(raw, crlf)
+	method, rest, _ := bytes.Cut(line, space)
+	target, proto, ok := bytes.Cut(rest, space)
+	if !ok || len(method) == 0 {
+		*h = head{fields: h.fields[:0], named: h.named[:0]}
+		return &refusal{400, "request line"}
+	}
+	return h.read(method, target, proto, block)
+}
+
+var crlf, space = []byte("\r\n"), []byte{' '}
+
+// read fills h from the parts of a head: block is what follows the request line.
 func (h *head) read(method, target, proto, block []byte) *refusal {
 	*h = head{method: method, target: target, fields: h.fields[:0], named: h.named[:0]}
-	switch string(proto) {
-	case "HTTP/1.1":
-	case "HTTP/1.0":
+	switch {
+	case string(proto) == "HTTP/1.1":
+	case string(proto) == "HTTP/1.0":
 		h.http10 = true
-	default:
+	case isVersion(proto):
 		return &refusal{505, "HTTP version"}
+	default:
+		return &refusal{400, "request line"}
 	}
 	if len(target) > maxTarget {
 		return &refusal{414, "target too long"}
@@ -262,6 +312,12 @@ func (h *head) read(method, target, proto, block []byte) *refusal {
 	return h.readTarget()
 }
 
+// isVersion reports whether text names a version of HTTP (RFC 9112, section 2.3).
+func isVersion(text []byte) bool {
+	return len(text) == 8 && string(text[:5]) == "HTTP/" && text[6] == '.' &&
+		'0' <= text[5] && text[5] <= '9' && '0' <= text[7] && text[7] <= '9'
+}
+
 func (h *head) readFields() *refusal {
 	hosts, upgradeNamed, accepts := 0, false, false
 	for i := range h.fields {
@@ -272,7 +328,7 @@ func (h *head) readFields() *refusal {
 			h.host = f.value
 		case fieldAccept:
 			accepts = accepts || len(f.value) > 0
-			h.html = h.html || containsFold(f.value, "text/html") || containsFold(f.value, "*/*")
+			h.html = h.html || takesHTML(f.value)
 		case fieldContentLength:
 			n, ok := parseLength(f.value)
 			if h.sized || h.length < 0 || !ok {
@@ -357,16 +413,21 @@ func cutPrefixFold(b []byte, lower string) ([]byte, bool) {
 	return b[len(lower):], true
 }
 
+// hostBytes are the bytes of a host and its port: letters and digits, and what else names and addresses are made of.
+var hostBytes = func() (table [256]bool) {
+	for _, c := range []byte(".-_~:[]%0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		table[c] = true
+	}
+	return table
+}()
+
 // validHost reports whether a Host value names a host and perhaps a port, and nothing else.
 func validHost(host []byte) bool {
 	if len(host) == 0 {
 		return false
 	}
 	for _, c := range host {
-		switch {
-		case 'a' <= lowerByte(c) && lowerByte(c) <= 'z', '0' <= c && c <= '9':
-		case c == '.', c == '-', c == '_', c == '~', c == ':', c == '[', c == ']', c == '%':
-		default:
+		if !hostBytes[c] {
 			return false
 		}
 	}
@@ -425,6 +486,23 @@ func contains(list [][]byte, name []byte) bool {
 // HTML or does not say what it takes.
 func (h *head) navigation() bool {
 	return h.html && (string(h.method) == "GET" || string(h.method) == "HEAD")
+}
+
+// takesHTML reports whether an Accept value names HTML, or everything.
+func takesHTML(value []byte) bool {
+	for at := 0; ; at++ {
+		i := bytes.IndexByte(value[at:], '/')
+		if i < 0 {
+			return false
+		}
+		at += i
+		if at > 0 && value[at-1] == '*' && at+1 < len(value) && value[at+1] == '*' {
+			return true
+		}
+		if at >= len("text") && at+len("/html") <= len(value) && equalFold(value[at-len("text"):at+len("/html")], "text/html") {
+			return true
+		}
+	}
 }
 
 func containsFold(text []byte, lower string) bool {

@@ -101,13 +101,8 @@ func laneParse(in []byte, h *head) bool {
 	if len(in) < 4 || string(in[:4]) != "GET " || bytes.Index(in, headEnd) != len(in)-len(headEnd) {
 		return false
 	}
-	line, block, _ := bytes.Cut(in, headEnd[:2])
-	target, proto, _ := bytes.Cut(line[4:], []byte{' '})
-	if len(target) == 0 || target[0] != '/' || len(target) > 1 && target[1] == '/' || string(proto) != "HTTP/1.1" {
-		return false
-	}
-	return h.read(line[:3], target, proto, block) == nil && !h.sized && !h.hasBody() && !h.expects && len(h.upgrade) == 0 &&
-		!h.names(closeName) && plainHost(h.host)
+	return in[4] == '/' && in[5] != '/' && h.readRaw(in) == nil && !h.http10 && !h.sized && !h.hasBody() && !h.expects &&
+		len(h.upgrade) == 0 && !h.names(closeName) && plainHost(h.host)
 }
 
 // plainHost reports whether a host that head.read has taken is a name or an IPv4 address, perhaps with a port.

@@ -22,26 +22,20 @@ const maxPooledFields = 256
 
 var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
-// begin reads the head of a request.
+// begin returns the request that fasthttp has found. Its head is the one that the connection's intake has read.
 func (s *Server) begin(ctx *fasthttp.RequestCtx) (*exchange, *refusal) {
 	c := clientOf(ctx)
+	if c.intake.refusal != nil {
+		return c.x, c.intake.refusal
+	}
 	if c.x == nil {
-		c.x = exchanges.Get().(*exchange)
+		return nil, &refusal{400, "two readings of a request"} // fasthttp has seen an end that is none
 	}
-	x := c.x
-	x.decided = false
-	if c.start.state == lineBare {
-		return x, &refusal{400, "request line"}
-	}
-	header := &ctx.Request.Header
-	if r := x.head.read(header.Method(), header.RequestURI(), header.Protocol(), header.RawHeaders()); r != nil {
-		return x, r
-	}
-	x.from = s.senderOf(c.peer, x.head.fields)
-	return x, nil
+	c.x.from = s.senderOf(c.peer, c.x.head.fields)
+	return c.x, nil
 }
 
-// end gives the exchange back. What it points to belongs to fasthttp from then on.
+// end gives the exchange back. What it points to belongs to the next request from then on.
 func (s *Server) end(ctx *fasthttp.RequestCtx) {
 	c := clientOf(ctx)
 	if c.x != nil && cap(c.x.head.fields) <= maxPooledFields {
@@ -177,5 +171,10 @@ func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		status = fasthttp.StatusRequestTimeout
 	}
-	s.refuse(ctx, &refusal{status, err.Error()})
+	r := &refusal{status, err.Error()}
+	if found := clientOf(ctx).intake.refusal; found != nil {
+		r = found
+	}
+	s.refuse(ctx, r)
+	s.end(ctx)
 }

@@ -238,13 +238,10 @@ func (s *Server) connState(conn net.Conn, state fasthttp.ConnState) {
 	c := conn.(*clientConn)
 	switch state {
 	case fasthttp.StateActive:
-		if c.start.state == lineFresh {
-			c.start.state = lineDone // it was read with the request before
-		}
 		c.state.CompareAndSwap(connIdle, connActive)
 	case fasthttp.StateIdle:
 		c.linger.Store(false)
-		c.start = lineStart{}
+		c.intake.next()
 		c.state.CompareAndSwap(connActive, connIdle)
 		if s.draining.Load() {
 			c.closeIfIdle()

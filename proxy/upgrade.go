@@ -74,6 +74,7 @@ type tunnel struct {
 // handler has returned.
 func (s *Server) openTunnel(ctx *fasthttp.RequestCtx, c *originConn, head []byte, p presence) {
 	t := &tunnel{s: s, client: clientOf(ctx), origin: c, token: p.token}
+	t.client.intake.phase = intakeTunnel
 	s.work.Add(1)
 	s.metrics.tunnels.Inc()
 	ctx.HijackSetNoResponse(true)

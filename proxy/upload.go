@@ -84,9 +84,8 @@ func (u *upload) copy(body io.Reader) (clientErr, originErr error) {
 			return nil, context.Canceled
 		case !errors.Is(err, io.EOF):
 			return err, nil
-		case u.length >= 0 && total != u.length, u.client.ended:
-			// fasthttp takes the end of the connection for the end of a chunked body. A body that
-			// is whole ends without a look at what follows it.
+		case u.length >= 0 && total != u.length, !u.client.intake.whole():
+			// fasthttp takes the end of the connection for the end of a chunked body.
 			return io.ErrUnexpectedEOF, nil
 		case u.length < 0:
 			_, werr := u.conn.Write(lastChunk)
