@@ -62,7 +62,7 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 	}
 	l.start(c)
 	who := s.identify(h.fields)
-	if v, inside := s.pass(&who); inside {
+	if v, inside := l.pass(&who); inside {
 		from := s.senderOf(c.peer, h.fields)
 		l.conclude(c, h, &from, v)
 		return true
@@ -75,6 +75,14 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 	l.lag = 0
 	l.settle(c, in, &who)
 	return true
+}
+
+// pass lets in who is inside. The page is the same for everybody, and never the origin's to give.
+func (l *loop) pass(who *caller) (verdict, bool) {
+	if string(l.head.path) == pathQueue {
+		return verdict{}, false
+	}
+	return l.s.pass(who)
 }
 
 // A parked is a request of somebody who is not inside, for a turn that has time for it. The client's request buffer keeps it.
@@ -116,7 +124,7 @@ func (l *loop) resume(c *loopClient) {
 	c.parked, c.request = nil, nil
 	l.again(in)
 	who := l.s.identify(l.head.fields)
-	if v, inside := l.s.pass(&who); inside {
+	if v, inside := l.pass(&who); inside {
 		from := l.s.senderOf(c.peer, l.head.fields)
 		l.conclude(c, &l.head, &from, v)
 	} else {

@@ -133,6 +133,24 @@ func TestLoopLeavesTheRest(t *testing.T) {
 	}
 }
 
+// The page is owr's own for a visitor inside too, and so is every other path of its own.
+func TestLoopKeepsOwnPaths(t *testing.T) {
+	origin := newSite(t, nil)
+	room := newRoom(t, 10)
+	s := serve(t, room, origin.URL, oneLoop)
+	w := inLoop(t, room, s)
+	before := len(origin.seen())
+	for path, want := range map[string]int{pathQueue: 200, pathQueue + "?r=%2Fx": 200, pathCheck: 302, pathHealth: 200, pathReady: 200} {
+		r := w.get(path).mustAnswer("GET")
+		if r.StatusCode != want || r.Header.Get("X-Origin") != "" {
+			t.Errorf("%s: got %d, by the origin: %q", path, r.StatusCode, r.Header.Get("X-Origin"))
+		}
+	}
+	if got := len(origin.seen()); got != before {
+		t.Errorf("%d requests have reached the origin", got-before)
+	}
+}
+
 // A client that takes its answer slowly gets all of it, and is not waited for by the others.
 func TestLoopAndASlowReader(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), 8<<20)
