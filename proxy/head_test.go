@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 )
@@ -32,6 +33,8 @@ func TestHeadRefusesWhatReadersDisagreeAbout(t *testing.T) {
 		{"absolute-form with a user", "GET", "http://u:p@shop.test/x", "HTTP/1.1", host, 400},
 		{"absolute-form of another scheme", "GET", "ftp://shop.test/x", "HTTP/1.1", host, 400},
 		{"backslash in the path", "GET", `/a\..\b`, "HTTP/1.1", host, 400},
+		{"something behind the empty line", "GET", "/", "HTTP/1.1", host + "\r\nX-A: b\r\n", 400},
+		{"a version that is none", "GET", "/", "HTTP/1.1x", host, 400},
 		{"method with a delimiter", "GE(T", "/", "HTTP/1.1", host, 400},
 		{"no host", "GET", "/", "HTTP/1.1", "X: y\r\n", 400},
 		{"two hosts", "GET", "/", "HTTP/1.1", host + host, 400},
@@ -71,6 +74,31 @@ func TestHeadRefusesWhatReadersDisagreeAbout(t *testing.T) {
 	var h head
 	if r := h.read([]byte("GET"), []byte("http://shop.test?a=1"), []byte("HTTP/1.1"), []byte("Host: shop.test\r\n\r\n")); r != nil || string(h.target) != "/?a=1" || string(h.path) != "/" {
 		t.Errorf("absolute-form without a path: got %q, %v", h.target, r)
+	}
+}
+
+// Looking at eight bytes at a time finds what looking at one finds, whatever the byte and wherever it stands.
+func TestEightBytesAtATime(t *testing.T) {
+	for c := range 256 {
+		for at := range 20 {
+			for _, fill := range []byte("a-Z7") {
+				b := bytes.Repeat([]byte{fill}, 20)
+				b[at] = byte(c)
+				token, text := len(b), len(b)
+				if !tokenBytes[c] {
+					token = at
+				}
+				if !textByte(byte(c)) {
+					text = at
+				}
+				if got := tokenEnd(b, 0); got != token {
+					t.Fatalf("%q: a token ends at %d, got %d", b, token, got)
+				}
+				if got := textEnd(b, 0); got != text {
+					t.Fatalf("%q: a text ends at %d, got %d", b, text, got)
+				}
+			}
+		}
 	}
 }
 

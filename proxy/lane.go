@@ -91,6 +91,7 @@ func (s *Server) laneRead(c *clientConn, b *laneBuffer, wait time.Duration) bool
 }
 
 var (
+	laneStart = []byte("GET /")
 	headEnd   = []byte("\r\n\r\n")
 	closeName = []byte("close")
 )
@@ -98,16 +99,25 @@ var (
 // laneParse reads what has come and reports whether it is for the lane: one request, whole, with nothing behind it, and
 // without any part that fasthttp would have to be asked about.
 func laneParse(in []byte, h *head) bool {
-	if len(in) < 4 || string(in[:4]) != "GET " || bytes.Index(in, headEnd) != len(in)-len(headEnd) {
+	if !bytes.HasSuffix(in, headEnd) || !bytes.HasPrefix(in, laneStart) || in[len(laneStart)] == '/' {
 		return false
 	}
-	return in[4] == '/' && in[5] != '/' && h.readRaw(in) == nil && !h.http10 && !h.sized && !h.hasBody() && !h.expects &&
+	return h.readRaw(in) == nil && !h.http10 && !h.sized && !h.hasBody() && !h.expects &&
 		len(h.upgrade) == 0 && !h.names(closeName) && plainHost(h.host)
 }
 
 // plainHost reports whether a host that head.read has taken is a name or an IPv4 address, perhaps with a port.
 func plainHost(host []byte) bool {
-	return !bytes.ContainsAny(host, "[]%~") && bytes.Count(host, []byte{':'}) < 2
+	colons := 0
+	for _, c := range host {
+		switch c {
+		case ':':
+			colons++
+		case '[', ']', '%', '~':
+			return false
+		}
+	}
+	return colons < 2
 }
 
 // laneServe serves the request in b, if it is for the lane.
