@@ -418,8 +418,10 @@ func (h *head) readTarget() *refusal {
 	if textEnd(h.target, 0) < len(h.target) {
 		return &refusal{400, "target"}
 	}
-	if bytes.IndexByte(h.target, ' ') >= 0 || bytes.IndexByte(h.target, '\t') >= 0 {
-		return &refusal{400, "target"}
+	for _, never := range []byte(" \t#") { // a fragment is the browser's own (RFC 9110, section 7.1), and servers differ about it
+		if bytes.IndexByte(h.target, never) >= 0 {
+			return &refusal{400, "target"}
+		}
 	}
 	return nil
 }

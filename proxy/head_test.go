@@ -33,6 +33,7 @@ func TestHeadRefusesWhatReadersDisagreeAbout(t *testing.T) {
 		{"absolute-form with a user", "GET", "http://u:p@shop.test/x", "HTTP/1.1", host, 400},
 		{"absolute-form of another scheme", "GET", "ftp://shop.test/x", "HTTP/1.1", host, 400},
 		{"backslash in the path", "GET", `/a\..\b`, "HTTP/1.1", host, 400},
+		{"fragment", "GET", "/x?a#b", "HTTP/1.1", host, 400},
 		{"something behind the empty line", "GET", "/", "HTTP/1.1", host + "\r\nX-A: b\r\n", 400},
 		{"a version that is none", "GET", "/", "HTTP/1.1x", host, 400},
 		{"method with a delimiter", "GE(T", "/", "HTTP/1.1", host, 400},
