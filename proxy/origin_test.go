@@ -277,12 +277,16 @@ func FuzzResponse(f *testing.F) {
 		if isHead {
 			method = []byte("HEAD")
 		}
-		var r response
+		var r, again response
 		br := bufio.NewReaderSize(bytes.NewReader(data), maxOriginHead)
 		size, err := r.read(br, method, false)
+		if n, err2 := again.readBytes(data, method); (err == nil) != (err2 == nil && n > 0) || err == nil && (again.status != r.status || again.length != r.length || again.keep != r.keep) {
+			t.Fatalf("%q: a goroutine reads %d, %d (%v), a loop %d, %d (%v)", data, r.status, r.length, err, again.status, again.length, err2)
+		}
 		if err != nil {
 			return
 		}
+		passedOn(t, &r, method)
 		if r.status < 200 || size <= 0 {
 			t.Fatalf("%q: status %d, %d bytes", data, r.status, size)
 		}
@@ -297,4 +301,24 @@ func FuzzResponse(f *testing.F) {
 			t.Errorf("%q: %d bytes of a body", data, n)
 		}
 	})
+}
+
+// passedOn holds the head that a client gets against net/http's reading of it.
+func passedOn(t *testing.T, r *response, method []byte) {
+	s := &Server{cfg: Config{CookieName: "wr_token"}}
+	out := s.appendLaneHead(nil, r, false, gain{})
+	got, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(out)), &http.Request{Method: string(method)})
+	if err != nil {
+		t.Fatalf("net/http refuses %q: %v", out, err)
+	}
+	_ = got.Body.Close()
+	chunked := len(got.TransferEncoding) == 1
+	if got.StatusCode != r.status || string(method) != "HEAD" && (chunked != (r.length < 0) || r.length > 0 && got.ContentLength != r.length) {
+		t.Errorf("net/http reads %d with %d bytes, chunked: %v; the proxy %d with %d\n%q", got.StatusCode, got.ContentLength, chunked, r.status, r.length, out)
+	}
+	for _, c := range got.Cookies() {
+		if c.Name == "wr_token" {
+			t.Errorf("the origin sets our cookie: %q", out)
+		}
+	}
 }
