@@ -412,7 +412,7 @@ func (h *head) readTarget() *refusal {
 	if i := bytes.IndexByte(h.target, '?'); i >= 0 {
 		h.path = h.target[:i]
 	}
-	if bytes.IndexByte(h.path, '\\') >= 0 {
+	if bytes.IndexByte(h.path, '\\') >= 0 || bytes.Contains(h.path, escapedNUL) {
 		return &refusal{400, "target"}
 	}
 	if textEnd(h.target, 0) < len(h.target) {
@@ -425,6 +425,9 @@ func (h *head) readTarget() *refusal {
 	}
 	return nil
 }
+
+// escapedNUL ends a path for whoever decodes it into a C string, and for nobody else.
+var escapedNUL = []byte("%00")
 
 func cutPrefixFold(b []byte, lower string) ([]byte, bool) {
 	if len(b) < len(lower) || !equalFold(b[:len(lower)], lower) {

@@ -33,6 +33,8 @@ func TestHeadRefusesWhatReadersDisagreeAbout(t *testing.T) {
 		{"absolute-form with a user", "GET", "http://u:p@shop.test/x", "HTTP/1.1", host, 400},
 		{"absolute-form of another scheme", "GET", "ftp://shop.test/x", "HTTP/1.1", host, 400},
 		{"backslash in the path", "GET", `/a\..\b`, "HTTP/1.1", host, 400},
+		{"NUL in the path", "GET", "/x%00y", "HTTP/1.1", host, 400},
+		{"NUL in the query", "GET", "/x?%00", "HTTP/1.1", host, 0},
 		{"fragment", "GET", "/x?a#b", "HTTP/1.1", host, 400},
 		{"something behind the empty line", "GET", "/", "HTTP/1.1", host + "\r\nX-A: b\r\n", 400},
 		{"a version that is none", "GET", "/", "HTTP/1.1x", host, 400},
