@@ -17,7 +17,7 @@ MUTANTS  ?=
 CHAOS    ?= 2
 COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
-.PHONY: help build test race simulate fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools
+.PHONY: help build test race simulate wire fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test: tools ## every test: packages, three real nodes with Redis, a real browser
 
 race: tools ## every test under the race detector, the nodes of the end-to-end tests too
 	go test -race -timeout 20m ./...
+
+wire: ## owr byte by byte, then the same bytes to nginx and HAProxy: what differs must be explained in test/wire/testdata
+	@scripts/need nginx haproxy curl python3
+	go test -count 1 -timeout 10m ./test/wire -compare
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@for package in $$(go list ./...); do \
