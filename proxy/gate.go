@@ -55,7 +55,7 @@ type caller struct {
 // h outlives the call.
 func (s *Server) decide(h *head, from *sender) verdict {
 	c := s.identify(h.fields)
-	if s.limits.visitors != nil && c.value != nil && !s.limits.visitors.allow(c.token) {
+	if c.value != nil && !s.limits.visitor(c.token) {
 		return verdict{outcome: limited, token: c.token, position: c.view.Position}
 	}
 	if v, ok := s.pass(&c); ok {
@@ -276,7 +276,7 @@ func (s *Server) firstVisit(from *sender) verdict {
 // newcomer is the part of firstVisit that does not wait. It says whether to submit a KindEnter for the verdict's token.
 func (s *Server) newcomer(from *sender) (verdict, queue.Kind) {
 	switch {
-	case s.limits.newcomers != nil && !s.limits.newcomers.allow(prefixOf(from.client)):
+	case !s.limits.newcomer(from.client):
 		return verdict{outcome: limited}, settled
 	case len(s.room.Keys()) == 0:
 		return verdict{outcome: failed, still: s.outage.standsStill()}, settled

@@ -79,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.pace = newPace(cfg)
 	s.origin = newOrigin(cfg, m, s.log)
-	s.limits = newEdgeLimits(cfg.VisitorRPS, cfg.NewPerIPPerMinute)
+	s.limits = newEdgeLimits(&cfg)
 	s.shed, s.crowd = newShedder(), newShedder()
 	s.outage = &outage{perMinute: float64(cfg.NoQuorumPerMinute), room: cfg.Room, now: time.Now, log: cfg.Logger, admitted: m.apart}
 	s.base, s.cancel = context.WithCancel(context.Background())

@@ -315,30 +315,6 @@ func equal(a, b []int) bool {
 	return true
 }
 
-func TestBucketsRefillAndForget(t *testing.T) {
-	now := time.Unix(1000, 0)
-	b := newBuckets[int](1, 2)
-	b.now = func() time.Time { return now }
-	b.turnedAt = now
-	if got := []bool{b.allow(1), b.allow(1), b.allow(1)}; !got[0] || !got[1] || got[2] {
-		t.Errorf("a burst of two: got %v", got)
-	}
-	now = now.Add(time.Second)
-	if got := []bool{b.allow(1), b.allow(1)}; !got[0] || got[1] {
-		t.Errorf("after a second: got %v", got)
-	}
-	for i := range 1000 {
-		b.allow(100 + i)
-	}
-	for range 3 {
-		now = now.Add(b.span + time.Second)
-		b.allow(1)
-	}
-	if n := len(b.young) + len(b.old); n > 3 {
-		t.Errorf("%d buckets are remembered", n)
-	}
-}
-
 // panickyRoom has a defect.
 type panickyRoom struct {
 	*fakeRoom
