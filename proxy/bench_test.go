@@ -134,7 +134,7 @@ func BenchmarkDecide(b *testing.B) {
 		for n := int(seed.Add(1)) * 7919; pb.Next(); n++ {
 			at := n % rows * size
 			fields[1].value = cookies[at : at+size]
-			if v := s.decide(h, &sender{}); v.outcome != letIn || v.tell {
+			if v := s.decide(h, &sender{}, false); v.outcome != letIn || v.tell {
 				b.Errorf("verdict %+v", v)
 				return
 			}

@@ -35,9 +35,10 @@ type clientConn struct {
 	peer  netip.Addr
 	stall time.Duration
 
-	x      *exchange // of the request being read or served; whoever reads, then its handler
-	unread []byte    // what the lane has read and left to fasthttp; whoever reads
-	intake intake    // whoever reads
+	x       *exchange // of the request being read or served; whoever reads, then its handler
+	unread  []byte    // what the lane has read and left to fasthttp; whoever reads
+	counted bool      // the first request in unread has been, by the limits of its visitor; whoever reads
+	intake  intake    // whoever reads
 
 	reading lazyReadDeadline
 	writing deadline

@@ -62,7 +62,11 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 	}
 	l.start(c)
 	who := s.identify(h.fields)
-	if v, inside := l.pass(&who); inside {
+	v, inside := l.pass(&who)
+	if s.asksTooOften(h, &who, inside) {
+		v, inside = tooOften(&who), true // to be told at once, which costs no more than to park it
+	}
+	if inside {
 		from := s.senderOf(c.peer, h.fields)
 		l.conclude(c, h, &from, v)
 		return true
@@ -188,10 +192,13 @@ func (l *loop) settle(c *loopClient, in []byte, who *caller) {
 	l.submit(c, c.decision)
 }
 
-// leave hands a request that was begun to a goroutine, to begin anew.
+// leave hands a request that was begun to a goroutine, to begin anew but for the limits of its visitor.
 func (l *loop) leave(c *loopClient, in []byte) {
 	l.over(c)
-	l.handOver(c, in, l.s.serveHTTP)
+	l.handOver(c, in, func(client *clientConn) {
+		client.counted = true
+		l.s.serveHTTP(client)
+	})
 }
 
 // conclude answers a request that has been decided, or asks the origin.

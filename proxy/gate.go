@@ -52,16 +52,35 @@ type caller struct {
 
 // decide decides one request. The common case, a visitor that already holds a slot, costs one
 // scan of the cookies and one Lookup: no allocation, no network, no cryptography. Nothing of
-// h outlives the call.
-func (s *Server) decide(h *head, from *sender) verdict {
+// h outlives the call. counted says that the limits of its visitor have counted this request.
+func (s *Server) decide(h *head, from *sender, counted bool) verdict {
 	c := s.identify(h.fields)
-	if c.value != nil && !s.limits.visitor(c.token) {
-		return verdict{outcome: limited, token: c.token, position: c.view.Position}
-	}
-	if v, ok := s.pass(&c); ok {
+	v, inside := s.pass(&c)
+	switch {
+	case !counted && s.asksTooOften(h, &c, inside):
+		return tooOften(&c)
+	case inside:
 		return v
 	}
 	return s.settle(c, from)
+}
+
+// asksTooOften counts a request, and reports whether its visitor has made too many lately. Who has no name is counted by address,
+// and only where it takes a place.
+func (s *Server) asksTooOften(h *head, c *caller, inside bool) bool {
+	switch {
+	case c.value == nil || string(h.path) == pathQueue:
+		return false
+	case !s.limits.visitor(c.token):
+		s.metrics.limited[limitVisitor].Inc()
+		return true
+	}
+	return false
+}
+
+// tooOften is what a visitor is told that has asked too often. It keeps what it has.
+func tooOften(c *caller) verdict {
+	return verdict{outcome: limited, token: c.token, position: c.view.Position}
 }
 
 // pass lets in who by this replica alone is inside, and reports whether that was so.
@@ -277,6 +296,7 @@ func (s *Server) firstVisit(from *sender) verdict {
 func (s *Server) newcomer(from *sender) (verdict, queue.Kind) {
 	switch {
 	case !s.limits.newcomer(from.client):
+		s.metrics.limited[limitNewcomers].Inc()
 		return verdict{outcome: limited}, settled
 	case len(s.room.Keys()) == 0:
 		return verdict{outcome: failed, still: s.outage.standsStill()}, settled

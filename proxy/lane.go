@@ -46,9 +46,6 @@ const (
 // lane serves the requests of a connection for as long as it can. After laneOther the next reads of c return what has
 // been read and not served.
 func (s *Server) lane(c *clientConn) laneEnd {
-	if s.limits.visitors != nil {
-		return laneOther // a request counts once, and it is not known yet who asks
-	}
 	b := laneBuffers.Get().(*laneBuffer)
 	defer b.release()
 	for wait := s.cfg.HeaderTimeout; ; wait = s.cfg.IdleTimeout {
@@ -135,28 +132,36 @@ func (s *Server) laneServe(c *clientConn, b *laneBuffer) (end laneEnd) {
 	defer s.metrics.inFlight.Dec()
 	if string(b.head.path) == pathCheck {
 		from := s.senderOf(c.peer, b.head.fields)
-		v := s.decide(&b.head, &from)
+		v := s.decide(&b.head, &from, false)
 		s.count(&v)
 		return s.laneAnswer(c, b, s.pollAnswer(b.head.target, &v), from.https)
 	}
-	token, ok := s.lanePass(&b.head)
-	if !ok {
+	v, ok := s.lanePass(&b.head)
+	switch {
+	case !ok:
 		return laneOther
+	case v.outcome != letIn:
+		from := s.senderOf(c.peer, b.head.fields)
+		return s.laneAnswer(c, b, s.holdAnswer(&b.head, &v), from.https)
 	}
-	return s.laneForward(c, b, token)
+	return s.laneForward(c, b, v.token)
 }
 
-// lanePass decides a request, and reports false when that is not for the lane.
-func (s *Server) lanePass(h *head) (queue.Token, bool) {
+// lanePass decides a request, and reports false when that is not for the lane. Only what is counts for the limits.
+func (s *Server) lanePass(h *head) (verdict, bool) {
 	who := s.identify(h.fields)
 	if !who.form {
-		return who.token, false // its answer gains a cookie
+		return verdict{}, false // its answer gains a cookie
 	}
 	v, ok := s.pass(&who)
-	if ok {
-		s.count(&v)
+	if !ok {
+		return v, false
 	}
-	return v.token, ok
+	if s.asksTooOften(h, &who, true) {
+		v = tooOften(&who)
+	}
+	s.count(&v)
+	return v, true
 }
 
 // laneForward passes the request on and its response back.

@@ -6,6 +6,18 @@ import (
 	"github.com/openwaitingroom/owr/queue"
 )
 
+// A limitReason is a limit at the edge that turned somebody away, as the metrics name it.
+type limitReason uint8
+
+const (
+	limitVisitor   limitReason = iota // WR_VISITOR_RPS
+	limitNewcomers                    // WR_NEW_PER_IP_PER_MINUTE
+	limitAddress                      // WR_MAX_CONNS_PER_IP
+	limitReasons
+)
+
+var limitNames = [limitReasons]string{"visitor_rps", "new_per_ip", "conns_per_ip"}
+
 // edgeLimits are the limits that one node keeps for itself; nil fields are off. Any number of callers.
 type edgeLimits struct {
 	visitors  *meter

@@ -412,7 +412,7 @@ func (l *loop) sweep() {
 
 // startLoops starts the loops. They serve a plain origin only: TLS wants to wait.
 func (s *Server) startLoops() error {
-	if s.origin.tls != nil || s.limits.visitors != nil {
+	if s.origin.tls != nil {
 		return nil
 	}
 	for range s.cfg.Loops {
@@ -561,7 +561,7 @@ func (s *Server) goBack(c *clientConn) bool {
 // welcome takes in a connection that the loop here has accepted.
 func (s *Server) welcome(here *loop, fd int, peer netip.Addr) {
 	if !s.conns.admit(peer, s.countsConns(peer)) {
-		s.metrics.limited.Inc()
+		s.metrics.limited[limitAddress].Inc()
 		_, _ = sendTo(fd, tooManyConns)
 		_ = syscall.Close(fd)
 		return

@@ -517,3 +517,18 @@ func FuzzWholeChunks(f *testing.F) {
 		}
 	})
 }
+
+// The limit of a visitor is kept by the loops: it does not send a connection to a goroutine.
+func TestVisitorRPSInALoop(t *testing.T) {
+	room := newRoom(t, 10)
+	s := serve(t, room, newSite(t, nil).URL, func(c *Config) { c.Loops, c.VisitorRPS = 1, 2 })
+	w := inLoop(t, room, s)
+	var statuses []int
+	for range 6 {
+		statuses = append(statuses, w.get("/").mustAnswer("GET").StatusCode)
+	}
+	w.mustBeInLoop()
+	if statuses[0] != 200 || statuses[5] != 429 {
+		t.Errorf("got %v", statuses)
+	}
+}

@@ -7,7 +7,7 @@ type metrics struct {
 	decisions    [outcomes]prometheus.Counter
 	originErrors map[originFault]prometheus.Counter
 	refused      prometheus.Counter
-	limited      prometheus.Counter
+	limited      [limitReasons]prometheus.Counter
 	inFlight     prometheus.Gauge
 	connections  prometheus.Gauge
 	tunnels      prometheus.Gauge
@@ -23,13 +23,13 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	originErrors := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "owr_origin_errors_total", Help: "Requests that the origin did not answer properly, by reason.",
 	}, []string{"reason"})
+	limits := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "owr_limited_total", Help: "Requests turned away and connections closed by a limit at the edge, by which.",
+	}, []string{"reason"})
 	m := &metrics{
 		originErrors: make(map[originFault]prometheus.Counter),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "owr_refused_requests_total", Help: "Requests refused as malformed, too large or too slow.",
-		}),
-		limited: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "owr_limited_total", Help: "Requests and connections turned away by a limit at the edge.",
 		}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "owr_requests_in_flight", Help: "Requests that are being decided or forwarded.",
@@ -53,11 +53,14 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	for o, name := range outcomeNames {
 		m.decisions[o] = decisions.WithLabelValues(name)
 	}
+	for r, name := range limitNames {
+		m.limited[r] = limits.WithLabelValues(name)
+	}
 	for _, f := range originFaults {
 		m.originErrors[f] = originErrors.WithLabelValues(string(f))
 	}
 	for _, c := range []prometheus.Collector{
-		decisions, originErrors, m.refused, m.limited, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics, m.apart,
+		decisions, originErrors, limits, m.refused, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics, m.apart,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err

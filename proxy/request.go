@@ -15,6 +15,7 @@ type exchange struct {
 	from    sender
 	verdict verdict
 	decided bool // verdict holds: the request was decided before its body was asked for
+	counted bool // by the limits of its visitor, before it came here
 }
 
 // maxPooledFields keeps the memory of one request with thousands of headers from staying.
@@ -31,8 +32,10 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx) (*exchange, *refusal) {
 	if c.x == nil {
 		return nil, &refusal{400, "two readings of a request"} // fasthttp has seen an end that is none
 	}
-	c.x.from = s.senderOf(c.peer, c.x.head.fields)
-	return c.x, nil
+	x := c.x
+	x.counted, c.counted = c.counted, false
+	x.from = s.senderOf(c.peer, x.head.fields)
+	return x, nil
 }
 
 // end gives the exchange back. What it points to belongs to the next request from then on.
@@ -89,7 +92,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, x *exchange) {
 }
 
 func (s *Server) decideCounted(h *head, x *exchange) verdict {
-	v := s.decide(h, &x.from)
+	v := s.decide(h, &x.from, x.counted)
 	s.count(&v)
 	return v
 }

@@ -285,6 +285,23 @@ func TestVisitorRPS(t *testing.T) {
 	if r := s.ask("GET", "/", "Cookie: "+other); r.StatusCode != 200 {
 		t.Errorf("another visitor: got %d", r.StatusCode)
 	}
+	if got := testutil.ToFloat64(s.metrics.limited[limitVisitor]); got < 2 {
+		t.Errorf("owr_limited_total{reason=\"visitor_rps\"}: got %v", got)
+	}
+}
+
+// A request that a loop begins and a goroutine decides is one request.
+func TestVisitorRPSCountsOnce(t *testing.T) {
+	room := newRoom(t, 0)
+	s := serve(t, room, newSite(t, nil).URL, func(c *Config) { c.Loops, c.VisitorRPS = 1, 1 })
+	token, _ := room.queued(t)
+	for i := range uint64(2) {
+		ahead := 200 + i
+		room.do(func(r *fakeRoom) { r.behind[ahead] = func(r *fakeRoom) { r.applied = ahead } })
+		if r := s.ask("GET", "/", "Cookie: "+room.cookie(token, ahead)); r.StatusCode != 302 {
+			t.Errorf("request %d of two that are allowed: got %d", i+1, r.StatusCode)
+		}
+	}
 }
 
 func TestNewPerIPPerMinute(t *testing.T) {
