@@ -72,6 +72,7 @@ func (l *lab) cluster(at place) (*cluster, error) {
 	for _, n := range c.nodes {
 		n.env = append([]string{
 			"WR_NODE_ID=" + n.id, "WR_LISTEN=" + n.public, "WR_ADMIN_LISTEN=" + n.admin, "WR_CLUSTER_LISTEN=" + n.cluster,
+			"WR_POLL_RPS=0", // a visitor of a benchmark asks as often as it is answered
 			"WR_DATA_DIR=" + n.data, "WR_BACKEND_URL=http://" + at.origin, "WR_REDIS_HOST=off",
 			fmt.Sprintf("WR_MAX_ACTIVE=%d", limits.MaxActive),
 			fmt.Sprintf("WR_ACTIVE_TTL=%d", int(ttl.Seconds())), fmt.Sprintf("WR_CLAIM_TTL=%d", int(ttl.Seconds())),

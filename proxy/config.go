@@ -85,6 +85,7 @@ type Config struct {
 	// Limits at the edge; 0 switches one off. Trusted proxies are exempt where an address counts.
 	MaxConnsPerIP     int // open connections of one address
 	VisitorRPS        int // requests of one visitor per second, with a burst of twice as many
+	PollRPS           int // polls of one visitor that waits, per second, with a burst of four times as many
 	NewPerIPPerMinute int // first visits from one address, or one IPv6 /64, per minute
 
 	// Who waits is asked to come back after PollMin near the head of the line, and up to PollMax far back.
@@ -149,7 +150,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxHeader < 1<<10 || c.MaxHeader > 1<<20 {
 		return c, fmt.Errorf("config: MaxHeader: %d is not between 1024 and 1048576 bytes", c.MaxHeader)
 	}
-	for name, n := range map[string]int{"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute} {
+	for name, n := range map[string]int{"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "PollRPS": c.PollRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute} {
 		if n < 0 {
 			return c, fmt.Errorf("config: %s: %d is negative", name, n)
 		}

@@ -74,6 +74,9 @@ func (s *Server) asksTooOften(h *head, c *caller, inside bool) bool {
 	case !s.limits.visitor(c.token):
 		s.metrics.limited[limitVisitor].Inc()
 		return true
+	case !inside && string(h.path) == pathCheck && !s.limits.poll(c.token):
+		s.metrics.limited[limitPolls].Inc()
+		return true
 	}
 	return false
 }

@@ -11,22 +11,25 @@ type limitReason uint8
 
 const (
 	limitVisitor   limitReason = iota // WR_VISITOR_RPS
+	limitPolls                        // WR_POLL_RPS
 	limitNewcomers                    // WR_NEW_PER_IP_PER_MINUTE
 	limitAddress                      // WR_MAX_CONNS_PER_IP
 	limitReasons
 )
 
-var limitNames = [limitReasons]string{"visitor_rps", "new_per_ip", "conns_per_ip"}
+var limitNames = [limitReasons]string{"visitor_rps", "poll_rps", "new_per_ip", "conns_per_ip"}
 
 // edgeLimits are the limits that one node keeps for itself; nil fields are off. Any number of callers.
 type edgeLimits struct {
 	visitors  *meter
+	polls     *meter
 	newcomers *meter
 }
 
 func newEdgeLimits(cfg *Config) *edgeLimits {
 	return &edgeLimits{
 		visitors:  newMeter(float64(cfg.VisitorRPS), 2*cfg.VisitorRPS),
+		polls:     newMeter(float64(cfg.PollRPS), 4*cfg.PollRPS),
 		newcomers: newMeter(float64(cfg.NewPerIPPerMinute)/60, cfg.NewPerIPPerMinute),
 	}
 }
@@ -39,6 +42,11 @@ func (l *edgeLimits) newcomer(from netip.Addr) bool {
 // visitor counts a request and reports whether its visitor may make another one.
 func (l *edgeLimits) visitor(token queue.Token) bool {
 	return l.visitors == nil || l.visitors.allow(token)
+}
+
+// poll counts a poll of a visitor that waits and reports whether it may make another one.
+func (l *edgeLimits) poll(token queue.Token) bool {
+	return l.polls == nil || l.polls.allow(token)
 }
 
 // prefixOf is what counts as one address: an IPv4 address, or the /64 that one IPv6

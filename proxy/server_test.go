@@ -304,6 +304,58 @@ func TestVisitorRPSCountsOnce(t *testing.T) {
 	}
 }
 
+// Who waits and polls far too often is told so from memory: nothing is submitted, nothing noted, and the place is kept.
+func TestPollRPS(t *testing.T) {
+	room := newRoom(t, 0)
+	s := serve(t, room, newSite(t, nil).URL, func(c *Config) { c.PollRPS = 1 })
+	_, cookie := room.queued(t)
+	_, other := room.queued(t)
+	w := s.dial()
+	poll := func(cookie string) reply {
+		return w.send("%s", request("GET", "/wr_check", "", "Cookie: "+cookie)).mustAnswer("GET")
+	}
+	var last reply
+	counts := map[int]int{}
+	for range 100 {
+		last = poll(cookie)
+		counts[last.StatusCode]++
+	}
+	ownAnswer(t, last)
+	if counts[200] < 4 || counts[200] > 20 || counts[429] != 100-counts[200] {
+		t.Errorf("a hundred polls at once: got %v", counts)
+	}
+	if last.Header.Get("Retry-After") == "" || !strings.Contains(last.text, `"status":"limited"`) || !strings.Contains(last.text, `"position":1`) {
+		t.Errorf("got Retry-After %q, %s", last.Header.Get("Retry-After"), last.text)
+	}
+	if n := len(room.commands()); n > 0 {
+		t.Errorf("%d commands were submitted", n)
+	}
+	if n := room.touches(); n > counts[200] {
+		t.Errorf("%d touches for %d polls that were answered", n, counts[200])
+	}
+	if r := poll(other); r.StatusCode != 200 {
+		t.Errorf("another visitor: got %d", r.StatusCode)
+	}
+	if got := int(testutil.ToFloat64(s.metrics.limited[limitPolls])); got != counts[429] {
+		t.Errorf("owr_limited_total{reason=\"poll_rps\"}: got %v, want %d", got, counts[429])
+	}
+	if r := s.ask("GET", "/", "Cookie: "+cookie); r.StatusCode != 302 {
+		t.Errorf("a page, which is no poll: got %d", r.StatusCode)
+	}
+}
+
+// Who is inside is not a visitor that waits, however often it asks.
+func TestPollRPSLeavesThoseInsideAlone(t *testing.T) {
+	room := newRoom(t, 10)
+	s := serve(t, room, newSite(t, nil).URL, func(c *Config) { c.PollRPS = 1 })
+	_, cookie := room.active(t)
+	for range 20 {
+		if r := s.ask("GET", "/wr_check", "Cookie: "+cookie); r.StatusCode != 302 {
+			t.Fatalf("got %d", r.StatusCode)
+		}
+	}
+}
+
 func TestNewPerIPPerMinute(t *testing.T) {
 	room := newRoom(t, 10)
 	s := serve(t, room, newSite(t, nil).URL, func(c *Config) {
@@ -404,6 +456,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"QueueStatus":       func(c *Config) { c.QueueStatus = 404 },
 		"neither a path":    func(c *Config) { c.MainURL = "javascript:alert(1)" },
 		"VisitorRPS":        func(c *Config) { c.VisitorRPS = -1 },
+		"PollRPS":           func(c *Config) { c.PollRPS = -1 },
 		"NewPerIPPerMinute": func(c *Config) { c.NewPerIPPerMinute = -1 },
 	} {
 		cfg := good()

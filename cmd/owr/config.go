@@ -39,7 +39,8 @@ type serveConfig struct {
 	PollMax           time.Duration
 	NoQuorum          string  // "hold" or "admit"
 	NoQuorumPerMinute int     // with admit
-	VisitorRPS        float64 // a whole number; 0: no limit, here and in the next two
+	VisitorRPS        float64 // a whole number; 0: no limit, here and in the next three
+	PollRPS           int
 	NewPerIPPerMinute int
 	MaxConnsPerIP     int
 
@@ -128,6 +129,7 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		NoQuorum:              r.oneOf("no-quorum", f.NoQuorum, "hold", "admit"),
 		NoQuorumPerMinute:     r.count("no-quorum-per-minute", f.NoQuorumPerMinute, 1, maxRate),
 		VisitorRPS:            float64(r.count("visitor-rps", f.VisitorRPS, 0, maxRate)),
+		PollRPS:               r.count("poll-rps", f.PollRPS, 0, maxRate),
 		NewPerIPPerMinute:     r.count("new-per-ip-per-minute", f.NewPerIPPerMinute, 0, queue.MaxCount),
 		MaxConnsPerIP:         r.count("max-conns-per-ip", f.MaxConnsPerIP, 0, queue.MaxCount),
 		Redis:                 r.redis(f.RedisHost, &f.redisFlags),

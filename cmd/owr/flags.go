@@ -73,6 +73,7 @@ type edgeFlags struct {
 	NoQuorum          string `default:"hold" placeholder:"hold|admit" help:"What becomes of visitors outside while the cluster has no majority: held, or let in without slots."`
 	NoQuorumPerMinute string `default:"60" help:"How many visitors a minute a node lets in then, with admit."`
 	VisitorRPS        string `default:"0" help:"Requests per second of one visitor. 0: no limit."`
+	PollRPS           string `default:"10" help:"Polls per second of one visitor that waits. 0: no limit."`
 	NewPerIPPerMinute string `default:"0" help:"New places per minute of one address. 0: no limit."`
 	MaxConnsPerIP     string `default:"0" help:"Open connections of one address. 0: no limit."`
 }

@@ -142,7 +142,7 @@ func (i *instance) proxyConfig(cfg serveConfig, registry *prometheus.Registry) (
 		TrustedProxies: cfg.TrustedProxies, MaxHeader: cfg.MaxHeader,
 		HeaderTimeout: cfg.HeaderTimeout, StallTimeout: cfg.StallTimeout, IdleTimeout: cfg.IdleTimeout,
 		PollMin: cfg.PollMin, PollMax: cfg.PollMax,
-		Loops: cfg.Loops, MaxConnsPerIP: cfg.MaxConnsPerIP, VisitorRPS: int(math.Ceil(cfg.VisitorRPS)), NewPerIPPerMinute: cfg.NewPerIPPerMinute,
+		Loops: cfg.Loops, MaxConnsPerIP: cfg.MaxConnsPerIP, VisitorRPS: int(math.Ceil(cfg.VisitorRPS)), PollRPS: cfg.PollRPS, NewPerIPPerMinute: cfg.NewPerIPPerMinute,
 	}
 	if cfg.NoQuorum == "admit" {
 		c.NoQuorumPerMinute = cfg.NoQuorumPerMinute

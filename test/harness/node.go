@@ -42,6 +42,7 @@ func NewNode(t testing.TB, id, originURL string, settings Settings) *Node {
 		Settings: Settings{
 			"WR_NODE_ID": id, "WR_LISTEN": Address(public), "WR_ADMIN_LISTEN": Address(admin), "WR_CLUSTER_LISTEN": Address(cluster),
 			"WR_DATA_DIR": filepath.Join(dir, "data"), "WR_BACKEND_URL": originURL, "WR_REDIS_HOST": "off",
+			"WR_POLL_RPS": "0", // the visitors of tests ask more often than people do
 		},
 	}
 	maps.Copy(n.Settings, settings)
