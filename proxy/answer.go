@@ -209,7 +209,11 @@ func (s *Server) sendText(ctx *fasthttp.RequestCtx, status int, text string, ret
 // the next one would begin.
 func (s *Server) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
 	s.metrics.refused.Inc()
-	s.send(ctx, answer{status: r.status, kind: typeText, body: []byte(http.StatusText(r.status) + "\n"), closes: true})
+	s.send(ctx, refusalAnswer(r.status))
+}
+
+func refusalAnswer(status int) answer {
+	return answer{status: status, kind: typeText, body: []byte(http.StatusText(status) + "\n"), closes: true}
 }
 
 // sendOriginError answers for an origin that did not.

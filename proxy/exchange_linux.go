@@ -36,7 +36,8 @@ func (l *loop) clientEvent(c *loopClient, events uint32) {
 // next reads what a client asks.
 func (l *loop) next(c *loopClient) {
 	c.more = false
-	n, errno := readFrom(c.fd, l.in)
+	have := copy(l.in, c.partial)
+	n, errno := readFrom(c.fd, l.in[have:])
 	if errno == syscall.EAGAIN {
 		return
 	}
@@ -44,10 +45,32 @@ func (l *loop) next(c *loopClient) {
 		l.endClient(c)
 		return
 	}
-	in := l.in[:n]
+	in := l.in[:have+n]
 	// A short read has taken all there was, and what follows is another event.
-	if n == len(l.in) || !l.begin(c, in) {
+	switch {
+	case len(in) < len(l.in) && unfinished(in):
+		if l.await(c, in); c.ends {
+			l.next(c) // its end has been told with these bytes
+		}
+	case len(in) == len(l.in) || !l.begin(c, in):
 		l.handOver(c, in, l.s.serveHTTP)
+	}
+}
+
+// unfinished reports whether the end of a head has yet to come.
+func unfinished(in []byte) bool {
+	return !bytes.HasSuffix(in, headEnd) && !bytes.Contains(in, headEnd)
+}
+
+// await keeps what has come of a head. Slow heads cost their bytes here, and a goroutine with its buffers elsewhere.
+func (l *loop) await(c *loopClient, in []byte) {
+	if have := len(c.partial); have > 0 {
+		c.partial = append(c.partial, in[have:]...)
+		return
+	}
+	c.partial = append(c.partial, in...)
+	if last := l.now.Add(l.s.cfg.HeaderTimeout); last.Before(c.deadline) {
+		c.deadline = last
 	}
 }
 
@@ -232,6 +255,7 @@ func (l *loop) start(c *loopClient) {
 	l.s.metrics.inFlight.Inc()
 	l.idle.remove(c)
 	l.busy.add(c)
+	c.partial = nil
 	c.underWay, c.begun, c.again, c.left, c.last = true, false, false, 0, false
 }
 

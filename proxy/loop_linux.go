@@ -80,6 +80,7 @@ type loopClient struct {
 	ends     bool // the client has sent its last byte
 	at       int  // its place in its set
 	deadline time.Time
+	partial  []byte // of a head whose end has not come
 
 	underWay bool // a request is; what follows belongs to it
 	parked   *parked
@@ -400,7 +401,7 @@ func (l *loop) sweep() {
 	l.sweptIdle = l.now
 	for _, c := range slices.Backward(l.idle) {
 		if l.now.After(c.deadline) {
-			l.endClient(c)
+			l.endIdle(c)
 		}
 	}
 	for len(l.origins) > 0 && l.now.Sub(l.origins[0].idleFrom) >= maxIdle {
@@ -636,6 +637,16 @@ func (l *loop) endClient(c *loopClient) {
 	l.s.work.Done()
 }
 
+// endIdle closes the connection of a client that has let its time pass. Who has begun a head hears why.
+func (l *loop) endIdle(c *loopClient) {
+	if len(c.partial) > 0 {
+		l.s.metrics.refused.Inc()
+		a := refusalAnswer(408)
+		_, _ = sendTo(c.fd, l.s.appendAnswer(nil, &a, false))
+	}
+	l.endClient(c)
+}
+
 // handOver gives a client to a goroutine, with what has been read from it and not served. It reports false, and the client is
 // gone, when there is no descriptor for that.
 func (l *loop) handOver(c *loopClient, unread []byte, serve func(*clientConn)) bool {
@@ -667,7 +678,11 @@ func (l *loop) release(ep, fd int) {
 func (l *loop) drain() {
 	l.stopListening()
 	for len(l.idle) > 0 {
-		l.endClient(l.idle[len(l.idle)-1])
+		if c := l.idle[len(l.idle)-1]; len(c.partial) > 0 {
+			l.handOver(c, c.partial, l.s.serveHTTP)
+		} else {
+			l.endClient(c)
+		}
 	}
 }
 
