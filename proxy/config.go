@@ -81,6 +81,7 @@ type Config struct {
 	HeaderTimeout  time.Duration  // 10 s; for a whole head
 	StallTimeout   time.Duration  // 30 s; a body or a reader without progress
 	IdleTimeout    time.Duration  // 60 s; a connection between two requests
+	MinRate        int            // bytes a second that a body or a reader makes on average over StallTimeout, while we wait for it; 0: no limit
 
 	// Limits at the edge; 0 switches one off. Trusted proxies are exempt where an address counts.
 	MaxConnsPerIP     int // open connections of one address
@@ -150,7 +151,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxHeader < 1<<10 || c.MaxHeader > 1<<20 {
 		return c, fmt.Errorf("config: MaxHeader: %d is not between 1024 and 1048576 bytes", c.MaxHeader)
 	}
-	for name, n := range map[string]int{"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "PollRPS": c.PollRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute} {
+	for name, n := range map[string]int{"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "MinRate": c.MinRate, "PollRPS": c.PollRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute} {
 		if n < 0 {
 			return c, fmt.Errorf("config: %s: %d is negative", name, n)
 		}

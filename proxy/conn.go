@@ -32,16 +32,19 @@ const (
 // heads and idle times; writing has one here, per progress made.
 type clientConn struct {
 	net.Conn
-	peer  netip.Addr
-	stall time.Duration
+	peer    netip.Addr
+	stall   time.Duration
+	metrics *metrics
 
 	x       *exchange // of the request being read or served; whoever reads, then its handler
 	unread  []byte    // what the lane has read and left to fasthttp; whoever reads
 	counted bool      // the first request in unread has been, by the limits of its visitor; whoever reads
 	intake  intake    // whoever reads
 
-	reading lazyReadDeadline
-	writing deadline
+	reading  lazyReadDeadline
+	writing  deadline
+	received flow // of request bodies; whoever reads
+	sent     flow // whoever writes
 
 	state  atomic.Int32
 	linger atomic.Bool
@@ -98,10 +101,22 @@ func (c *clientConn) refused(n int) error {
 	return nil
 }
 
-// Write fails once the client has taken nothing for the stall time. A slow client that takes
-// a little is served on.
+// newClientConn makes a connection the server's.
+func (s *Server) newClientConn(conn net.Conn, peer netip.Addr) *clientConn {
+	pace := flow{least: int64(s.cfg.MinRate), window: s.cfg.StallTimeout}
+	return &clientConn{
+		Conn: conn, peer: peer, stall: s.cfg.StallTimeout, metrics: s.metrics, gone: s.connGone, received: pace, sent: pace,
+	}
+}
+
+// Write fails once the client has taken nothing for the stall time, or too little on average. A slow client that takes
+// enough is served on.
 func (c *clientConn) Write(p []byte) (int, error) {
-	return writeProgress(c.Conn, &c.writing, p, c.stall)
+	n, err := writeProgress(c.Conn, &c.writing, p, c.stall, &c.sent)
+	if err != nil {
+		c.metrics.tooSlow(err)
+	}
+	return n, err
 }
 
 // SetReadDeadline is called by fasthttp, and by whoever reads a body, before a read.
@@ -115,15 +130,19 @@ func (c *clientConn) SetDeadline(t time.Time) error {
 	return c.Conn.SetDeadline(t)
 }
 
-// writeProgress writes p with a deadline that every byte of progress moves.
-func writeProgress(c net.Conn, l *deadline, p []byte, stall time.Duration) (int, error) {
+// writeProgress writes p with a deadline that every byte of progress moves, and that f may end sooner.
+func writeProgress(c net.Conn, l *deadline, p []byte, stall time.Duration, f *flow) (int, error) {
 	total := 0
 	for {
 		if err := l.move(stall, c.SetWriteDeadline); err != nil {
 			return total, err
 		}
+		begun := f.begin()
 		n, err := c.Write(p[total:])
 		total += n
+		if slow := f.end(begun, n); slow != nil {
+			return total, slow
+		}
 		if err == nil || n == 0 || total == len(p) || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return total, err
 		}

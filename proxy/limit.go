@@ -14,10 +14,12 @@ const (
 	limitPolls                        // WR_POLL_RPS
 	limitNewcomers                    // WR_NEW_PER_IP_PER_MINUTE
 	limitAddress                      // WR_MAX_CONNS_PER_IP
+	limitRate                         // WR_MIN_RATE
+	limitStall                        // WR_STALL_TIMEOUT
 	limitReasons
 )
 
-var limitNames = [limitReasons]string{"visitor_rps", "poll_rps", "new_per_ip", "conns_per_ip"}
+var limitNames = [limitReasons]string{"visitor_rps", "poll_rps", "new_per_ip", "conns_per_ip", "min_rate", "stall_timeout"}
 
 // edgeLimits are the limits that one node keeps for itself; nil fields are off. Any number of callers.
 type edgeLimits struct {

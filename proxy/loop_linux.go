@@ -660,7 +660,8 @@ func (l *loop) handOver(c *loopClient, unread []byte, serve func(*clientConn)) b
 		l.s.work.Done()
 		return false
 	}
-	client := &clientConn{Conn: conn, peer: c.peer, stall: l.s.cfg.StallTimeout, gone: l.s.connGone, unread: append([]byte(nil), unread...)}
+	client := l.s.newClientConn(conn, c.peer)
+	client.unread = append([]byte(nil), unread...)
 	client.state.Store(connActive)
 	l.s.conns.own(client)
 	l.s.work.Go(func() { l.s.protect(client, serve) })

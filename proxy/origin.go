@@ -134,7 +134,7 @@ func (c *originConn) Read(p []byte) (int, error) {
 
 // Write fails when the origin has taken nothing for the time-out.
 func (c *originConn) Write(p []byte) (int, error) {
-	return writeProgress(c.Conn, &c.writing, p, c.timeout)
+	return writeProgress(c.Conn, &c.writing, p, c.timeout, &flow{})
 }
 
 // CloseWrite ends our side of a tunnel.

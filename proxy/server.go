@@ -181,7 +181,7 @@ func (s *Server) accept(l net.Listener) error {
 }
 
 func (s *Server) serveConn(conn net.Conn) {
-	c := &clientConn{Conn: conn, peer: peerAddr(conn.RemoteAddr()), stall: s.cfg.StallTimeout, gone: s.connGone}
+	c := s.newClientConn(conn, peerAddr(conn.RemoteAddr()))
 	if !s.conns.admit(c.peer, s.countsConns(c.peer)) {
 		s.metrics.limited[limitAddress].Inc()
 		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))

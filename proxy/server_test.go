@@ -457,6 +457,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"neither a path":    func(c *Config) { c.MainURL = "javascript:alert(1)" },
 		"VisitorRPS":        func(c *Config) { c.VisitorRPS = -1 },
 		"PollRPS":           func(c *Config) { c.PollRPS = -1 },
+		"MinRate":           func(c *Config) { c.MinRate = -1 },
 		"NewPerIPPerMinute": func(c *Config) { c.NewPerIPPerMinute = -1 },
 	} {
 		cfg := good()

@@ -70,7 +70,11 @@ func (u *upload) copy(body io.Reader) (clientErr, originErr error) {
 		if u.isStopped() { // after the deadline, so that end's own deadline is the last
 			return nil, context.Canceled
 		}
+		begun := u.client.received.begin()
 		n, err := body.Read(buf[chunkRoom : copySize-2])
+		if slow := u.client.received.end(begun, n); slow != nil && err == nil {
+			err = slow
+		}
 		if n > 0 {
 			total += int64(n)
 			u.beat()
@@ -83,6 +87,7 @@ func (u *upload) copy(body io.Reader) (clientErr, originErr error) {
 		case u.isStopped(): // it is we who have cut it short, and not the client
 			return nil, context.Canceled
 		case !errors.Is(err, io.EOF):
+			u.client.metrics.tooSlow(err)
 			return err, nil
 		case u.length >= 0 && total != u.length, !u.client.intake.whole():
 			// fasthttp takes the end of the connection for the end of a chunked body.

@@ -33,6 +33,7 @@ type serveConfig struct {
 	MaxHeader         int // bytes
 	HeaderTimeout     time.Duration
 	StallTimeout      time.Duration
+	MinRate           int // bytes a second; 0: no limit
 	IdleTimeout       time.Duration
 	DrainDelay        time.Duration
 	PollMin           time.Duration
@@ -102,6 +103,7 @@ const (
 	// maxDrainDelay leaves some of the time that a node has to stop for the requests under way.
 	maxDrainDelay = 20 * time.Second
 	maxRate       = 1_000_000
+	maxMinRate    = 1_000_000_000
 )
 
 func (l *commandLine) serveConfig() (serveConfig, error) {
@@ -122,6 +124,7 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		MaxHeader:             r.count("max-header", f.MaxHeader, minMaxHeader, maxMaxHeader),
 		HeaderTimeout:         r.seconds("header-timeout", f.HeaderTimeout, minTimeout, maxTimeout),
 		StallTimeout:          r.seconds("stall-timeout", f.StallTimeout, minTimeout, maxTimeout),
+		MinRate:               r.count("min-rate", f.MinRate, 0, maxMinRate),
 		IdleTimeout:           r.seconds("idle-timeout", f.IdleTimeout, minTimeout, maxTimeout),
 		DrainDelay:            r.seconds("drain-delay", f.DrainDelay, 0, maxDrainDelay),
 		PollMin:               r.seconds("poll-min", f.PollMin, queue.MinDuration, time.Hour),
