@@ -84,6 +84,8 @@ type Config struct {
 	MinRate        int            // bytes a second that a body or a reader makes on average over StallTimeout, while we wait for it; 0: no limit
 
 	// Limits at the edge; 0 switches one off. Trusted proxies are exempt where an address counts.
+	MaxConns          int // open connections of clients; beyond it an idle one makes room, or the new one gets 503
+	MaxDescriptors    int // descriptors that clients' connections and those to the origin take together; at least MaxConns
 	MaxConnsPerIP     int // open connections of one address
 	VisitorRPS        int // requests of one visitor per second, with a burst of twice as many
 	PollRPS           int // polls of one visitor that waits, per second, with a burst of four times as many
@@ -151,7 +153,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxHeader < 1<<10 || c.MaxHeader > 1<<20 {
 		return c, fmt.Errorf("config: MaxHeader: %d is not between 1024 and 1048576 bytes", c.MaxHeader)
 	}
-	for name, n := range map[string]int{"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "MinRate": c.MinRate, "PollRPS": c.PollRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute} {
+	for name, n := range map[string]int{"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "MaxConns": c.MaxConns, "MaxDescriptors": c.MaxDescriptors, "MinRate": c.MinRate, "PollRPS": c.PollRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute} {
 		if n < 0 {
 			return c, fmt.Errorf("config: %s: %d is negative", name, n)
 		}

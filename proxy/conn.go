@@ -33,6 +33,7 @@ const (
 type clientConn struct {
 	net.Conn
 	peer    netip.Addr
+	born    time.Time // when a goroutine got it
 	stall   time.Duration
 	metrics *metrics
 
@@ -105,7 +106,7 @@ func (c *clientConn) refused(n int) error {
 func (s *Server) newClientConn(conn net.Conn, peer netip.Addr) *clientConn {
 	pace := flow{least: int64(s.cfg.MinRate), window: s.cfg.StallTimeout}
 	return &clientConn{
-		Conn: conn, peer: peer, stall: s.cfg.StallTimeout, metrics: s.metrics, gone: s.connGone, received: pace, sent: pace,
+		Conn: conn, peer: peer, born: time.Now(), stall: s.cfg.StallTimeout, metrics: s.metrics, gone: s.connGone, received: pace, sent: pace,
 	}
 }
 
@@ -259,11 +260,13 @@ func (c *clientConn) CloseWrite() error {
 	return nil
 }
 
-// closeIfIdle ends the connection unless a request has begun on it.
-func (c *clientConn) closeIfIdle() {
-	if c.state.CompareAndSwap(connIdle, connClosed) {
-		_ = c.abort()
+// closeIfIdle ends the connection unless a request has begun on it, and reports whether it did.
+func (c *clientConn) closeIfIdle() bool {
+	if !c.state.CompareAndSwap(connIdle, connClosed) {
+		return false
 	}
+	_ = c.abort()
+	return true
 }
 
 // clientOf is the connection of a request.
@@ -271,23 +274,36 @@ func clientOf(ctx *fasthttp.RequestCtx) *clientConn {
 	return ctx.Conn().(*clientConn)
 }
 
-// clientConns are the open connections, for draining and for the limit per address.
+// clientConns are the open connections, for draining and for their limits.
 type clientConns struct {
 	mu   sync.Mutex
 	all  map[*clientConn]struct{}
 	of   map[netip.Addr]int
+	open int
 	most int // per address; 0: no limit
+	max  int // of all addresses together; 0: no limit
 }
 
-// admit counts a new connection until release, unless its address has too many already.
-func (cs *clientConns) admit(peer netip.Addr, counted bool) bool {
+// admit counts a new connection until release, unless its address has too many already, or all of them have: then it says which.
+func (cs *clientConns) admit(peer netip.Addr, counted bool) (limitReason, bool) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if counted && cs.of[peer] >= cs.most {
-		return false
+	switch {
+	case counted && cs.of[peer] >= cs.most:
+		return limitAddress, false
+	case cs.max > 0 && cs.open >= cs.max:
+		return limitConns, false
 	}
 	cs.of[peer]++
-	return true
+	cs.open++
+	return 0, true
+}
+
+// count is how many connections are open.
+func (cs *clientConns) count() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.open
 }
 
 // remove forgets a connection that is closed.
@@ -313,6 +329,7 @@ func (cs *clientConns) own(c *clientConn) {
 func (cs *clientConns) release(peer netip.Addr) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	cs.open--
 	if cs.of[peer]--; cs.of[peer] <= 0 {
 		delete(cs.of, peer)
 	}

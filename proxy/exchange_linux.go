@@ -267,7 +267,7 @@ func (l *loop) over(c *loopClient) {
 	}
 	l.keepBuffer(c)
 	c.underWay, c.origin, c.decision, c.parked = false, nil, nil, nil
-	c.deadline = l.now.Add(l.s.cfg.IdleTimeout)
+	c.deadline, c.idleFrom = l.now.Add(l.s.cfg.IdleTimeout), l.now
 	l.busy.remove(c)
 	l.idle.add(c)
 	l.s.metrics.inFlight.Dec()
@@ -441,9 +441,13 @@ func (l *loop) dial(c *loopClient) {
 		if err == nil {
 			fd, err = dupOf(conn.(*net.TCPConn)) // a loop is not there for an origin with TLS
 			_ = conn.Close()
+			if err != nil {
+				s.metrics.originConns.Dec()
+			}
 		}
 		if !l.post(func() { l.dialed(c, fd, err) }) && fd >= 0 {
 			_ = syscall.Close(fd)
+			s.metrics.originConns.Dec()
 		}
 	})
 }
@@ -453,6 +457,7 @@ func (l *loop) dialed(c *loopClient, fd int, err error) {
 	if err == nil {
 		if err = l.add(l.ep, fd, loopReads); err != nil {
 			_ = syscall.Close(fd)
+			l.s.metrics.originConns.Dec()
 		}
 	}
 	if err != nil {
@@ -461,7 +466,6 @@ func (l *loop) dialed(c *loopClient, fd int, err error) {
 		}
 		return
 	}
-	l.s.metrics.originConns.Inc()
 	o := &loopOrigin{fd: fd, born: l.now}
 	l.files[fd].origin = o
 	if waits {

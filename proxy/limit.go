@@ -10,16 +10,19 @@ import (
 type limitReason uint8
 
 const (
-	limitVisitor   limitReason = iota // WR_VISITOR_RPS
-	limitPolls                        // WR_POLL_RPS
-	limitNewcomers                    // WR_NEW_PER_IP_PER_MINUTE
-	limitAddress                      // WR_MAX_CONNS_PER_IP
-	limitRate                         // WR_MIN_RATE
-	limitStall                        // WR_STALL_TIMEOUT
+	limitVisitor     limitReason = iota // WR_VISITOR_RPS
+	limitPolls                          // WR_POLL_RPS
+	limitNewcomers                      // WR_NEW_PER_IP_PER_MINUTE
+	limitAddress                        // WR_MAX_CONNS_PER_IP
+	limitConns                          // WR_MAX_CONNS, and no idle connection could make room
+	limitIdle                           // WR_MAX_CONNS, and an idle connection has made room
+	limitDescriptors                    // open files
+	limitRate                           // WR_MIN_RATE
+	limitStall                          // WR_STALL_TIMEOUT
 	limitReasons
 )
 
-var limitNames = [limitReasons]string{"visitor_rps", "poll_rps", "new_per_ip", "conns_per_ip", "min_rate", "stall_timeout"}
+var limitNames = [limitReasons]string{"visitor_rps", "poll_rps", "new_per_ip", "conns_per_ip", "max_conns", "idle_closed", "open_files", "min_rate", "stall_timeout"}
 
 // edgeLimits are the limits that one node keeps for itself; nil fields are off. Any number of callers.
 type edgeLimits struct {

@@ -51,7 +51,7 @@ func comes(t *testing.T, s *stand, l *loop) *wire {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.conns.admit(netip.Addr{}, false)
+	_, _ = s.conns.admit(netip.Addr{}, false)
 	s.metrics.connections.Inc()
 	s.work.Add(1)
 	l.adopt(fd, netip.Addr{}, time.Minute)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -42,6 +43,7 @@ type loop struct {
 	files     []loopFile // by descriptor
 	listening []int
 	deaf      bool          // a descriptor was wanting: no connections are accepted until the next sweep
+	logged    time.Time     // when the log has heard of it
 	budget    int           // how many requests of the lobby may still be served in this turn
 	parked    []*parked     // the oldest first
 	lag       time.Duration // for how long the request at hand was parked
@@ -80,6 +82,7 @@ type loopClient struct {
 	ends     bool // the client has sent its last byte
 	at       int  // its place in its set
 	deadline time.Time
+	idleFrom time.Time
 	partial  []byte // of a head whose end has not come
 
 	underWay bool // a request is; what follows belongs to it
@@ -325,14 +328,17 @@ func take(ep int, events []syscall.EpollEvent, patience int) []syscall.EpollEven
 	return events[:max(n, 0)]
 }
 
-// attend looks at the lobby.
+// attend looks at the lobby. New connections come last: one of them may take the place, and the descriptor, of one that is idle.
 func (l *loop) attend() {
-	for _, e := range take(l.lobby, l.outside[:], 0) {
-		switch fd := int(e.Fd); {
-		case l.files[fd].listens:
+	events := take(l.lobby, l.outside[:], 0)
+	for _, e := range events {
+		if c := l.files[e.Fd].client; c != nil {
+			l.guarded(c, nil, e.Events)
+		}
+	}
+	for _, e := range events {
+		if fd := int(e.Fd); l.files[fd].listens {
 			l.call(func() { l.accept(fd, loopTurn) })
-		case l.files[fd].client != nil:
-			l.guarded(l.files[fd].client, nil, e.Events)
 		}
 	}
 }
@@ -517,7 +523,11 @@ func (l *loop) accept(listener, most int) {
 			return
 		default:
 			// Mostly a want of descriptors, which comes back as requests end.
-			l.s.log.Error("cannot accept connections", "err", err)
+			l.s.metrics.limited[limitDescriptors].Inc()
+			if l.now.Sub(l.logged) >= time.Minute {
+				l.logged = l.now
+				l.s.log.Error("cannot accept connections", "err", err)
+			}
 			for _, fd := range l.listening {
 				l.release(l.lobby, fd)
 			}
@@ -561,9 +571,14 @@ func (s *Server) goBack(c *clientConn) bool {
 
 // welcome takes in a connection that the loop here has accepted.
 func (s *Server) welcome(here *loop, fd int, peer netip.Addr) {
-	if !s.conns.admit(peer, s.countsConns(peer)) {
-		s.metrics.limited[limitAddress].Inc()
-		_, _ = sendTo(fd, tooManyConns)
+	why, ok := s.conns.admit(peer, s.countsConns(peer))
+	if !ok && why == limitConns && (here.makeRoom() || s.conns.closeIdle()) {
+		s.metrics.limited[limitIdle].Inc()
+		why, ok = s.conns.admit(peer, s.countsConns(peer))
+	}
+	if !ok {
+		s.metrics.limited[why].Inc()
+		_, _ = sendTo(fd, unwelcome(why))
 		_ = syscall.Close(fd)
 		return
 	}
@@ -575,6 +590,36 @@ func (s *Server) welcome(here *loop, fd int, peer netip.Addr) {
 	} else if !l.post(func() { l.adopt(fd, peer, s.cfg.HeaderTimeout) }) {
 		panic("owr: a loop has ended before its clients") // Shutdown stops it after the last one
 	}
+}
+
+// askForRoom has a loop close a connection that nobody uses.
+func (s *Server) askForRoom() {
+	if n := len(s.loops); n > 0 {
+		l := s.loops[s.nextLoop.Add(1)%uint32(n)]
+		l.post(func() {
+			if l.makeRoom() {
+				s.metrics.limited[limitIdle].Inc()
+			}
+		})
+	}
+}
+
+// makeRoom closes a connection between two requests, or before its first, and reports whether there was one.
+func (l *loop) makeRoom() bool {
+	var best *loopClient
+	for range min(idleLooks, len(l.idle)) {
+		c := l.idle[rand.IntN(len(l.idle))]
+		switch {
+		case l.now.Sub(c.idleFrom) < idleGrace:
+		case best == nil, best.inside && !c.inside, best.inside == c.inside && c.idleFrom.Before(best.idleFrom):
+			best = c
+		}
+	}
+	if best == nil {
+		return false
+	}
+	l.endClient(best)
+	return true
 }
 
 // dupOf is another descriptor of a connection or a listener, with which the runtime's poller has nothing to do.
@@ -604,7 +649,7 @@ func connOf(fd int) (net.Conn, error) {
 
 // adopt has the loop serve a client from now on. Its next request may be so long in coming.
 func (l *loop) adopt(fd int, peer netip.Addr, wait time.Duration) {
-	c := &loopClient{fd: fd, peer: peer, deadline: l.now.Add(wait)}
+	c := &loopClient{fd: fd, peer: peer, deadline: l.now.Add(wait), idleFrom: l.now}
 	l.idle.add(c)
 	if err := l.add(l.lobby, fd, loopReads); err != nil || l.s.draining.Load() {
 		l.endClient(c)

@@ -12,6 +12,8 @@ func (s *Server) drainLoops()       {}
 func (s *Server) cutOffLoops()      {}
 func (s *Server) stopLoops()        {}
 
+func (s *Server) askForRoom() {}
+
 func (s *Server) goBack(*clientConn) bool { return false }
 
 func (s *Server) loopsAccept(net.Listener) bool { return false }

@@ -11,7 +11,7 @@ type metrics struct {
 	inFlight     prometheus.Gauge
 	connections  prometheus.Gauge
 	tunnels      prometheus.Gauge
-	originConns  prometheus.Gauge
+	originConns  *counted
 	panics       prometheus.Counter
 	apart        prometheus.Counter
 }
@@ -40,9 +40,9 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		tunnels: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "owr_tunnels", Help: "Open tunnels (WebSocket).",
 		}),
-		originConns: prometheus.NewGauge(prometheus.GaugeOpts{
+		originConns: &counted{Gauge: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "owr_origin_connections", Help: "Open connections to the origin, idle ones included.",
-		}),
+		})},
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "owr_panics_total", Help: "Requests ended by a defect in owr itself.",
 		}),

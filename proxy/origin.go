@@ -23,9 +23,10 @@ const (
 	faultClosed  originFault = "closed"  // the connection ended before the head of the response
 	faultAnswer  originFault = "answer"  // what came was no HTTP response
 	faultCut     originFault = "cut"     // the response ended before its body did
+	faultFiles   originFault = "files"   // this node has no descriptor for a connection
 )
 
-var originFaults = [...]originFault{faultConnect, faultTimeout, faultClosed, faultAnswer, faultCut}
+var originFaults = [...]originFault{faultConnect, faultTimeout, faultClosed, faultAnswer, faultCut, faultFiles}
 
 // An originError is a fault and what lay behind it.
 type originError struct {
@@ -38,8 +39,11 @@ func (e *originError) Unwrap() error { return e.err }
 
 // status is what the visitor is told.
 func (e *originError) status() int {
-	if e.fault == faultTimeout {
+	switch e.fault {
+	case faultTimeout:
 		return 504
+	case faultFiles:
+		return 503
 	}
 	return 502
 }
@@ -60,6 +64,7 @@ type origin struct {
 	metrics *metrics
 	log     *slog.Logger
 	down    atomic.Bool // the last dial failed; logged when it changes
+	may     func() bool // whether a connection may be made; nil: always
 	stop    chan struct{}
 	stopped sync.Once
 
@@ -195,13 +200,21 @@ func (o *origin) dial(ctx context.Context) (*originConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := o.newConn(raw, conn, time.Now())
-	o.metrics.originConns.Inc()
-	return c, nil
+	return o.newConn(raw, conn, time.Now()), nil
 }
 
-// connection makes a connection: TCP, and TLS over it where the origin speaks that.
+// connection makes a connection: TCP, and TLS over it where the origin speaks that. It is counted from its first moment; whoever
+// closes it takes it back.
 func (o *origin) connection(ctx context.Context) (raw, conn net.Conn, err error) {
+	o.metrics.originConns.Inc()
+	defer func() {
+		if err != nil {
+			o.metrics.originConns.Dec()
+		}
+	}()
+	if o.may != nil && !o.may() {
+		return nil, nil, &originError{faultFiles, errNoDescriptors}
+	}
 	ctx, cancel := context.WithTimeout(ctx, o.connect)
 	defer cancel()
 	if raw, err = (&net.Dialer{}).DialContext(ctx, "tcp", o.address); err != nil {

@@ -85,7 +85,8 @@ func New(cfg Config) (*Server, error) {
 	s.base, s.cancel = context.WithCancel(context.Background())
 	s.conns.all = make(map[*clientConn]struct{})
 	s.conns.of = make(map[netip.Addr]int)
-	s.conns.most = cfg.MaxConnsPerIP
+	s.conns.most, s.conns.max = cfg.MaxConnsPerIP, cfg.MaxConns
+	s.origin.may = s.mayDial
 	s.http = s.newHTTP()
 	return s, nil
 }
@@ -182,10 +183,15 @@ func (s *Server) accept(l net.Listener) error {
 
 func (s *Server) serveConn(conn net.Conn) {
 	c := s.newClientConn(conn, peerAddr(conn.RemoteAddr()))
-	if !s.conns.admit(c.peer, s.countsConns(c.peer)) {
-		s.metrics.limited[limitAddress].Inc()
+	why, ok := s.conns.admit(c.peer, s.countsConns(c.peer))
+	if !ok && why == limitConns && s.conns.closeIdle() {
+		s.metrics.limited[limitIdle].Inc()
+		why, ok = s.conns.admit(c.peer, s.countsConns(c.peer))
+	}
+	if !ok {
+		s.metrics.limited[why].Inc()
 		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = conn.Write(tooManyConns)
+		_, _ = conn.Write(unwelcome(why))
 		_ = conn.Close()
 		return
 	}
@@ -200,7 +206,20 @@ func (s *Server) serveConn(conn net.Conn) {
 // countsConns reports whether the connections of an address have a limit.
 func (s *Server) countsConns(peer netip.Addr) bool { return s.conns.most > 0 && !s.isTrusted(peer) }
 
-var tooManyConns = []byte("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+// unwelcome is what a connection gets that is one too many: for its address, or for the node.
+func unwelcome(why limitReason) []byte {
+	if why == limitAddress {
+		return tooManyOfAddress
+	}
+	return tooManyConns
+}
+
+var (
+	tooManyOfAddress = []byte("HTTP/1.1 429 Too Many Requests" + unwelcomeFields)
+	tooManyConns     = []byte("HTTP/1.1 503 Service Unavailable" + unwelcomeFields)
+)
+
+const unwelcomeFields = "\r\nRetry-After: 10\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 // protect keeps a defect in serving one connection from ending the process.
 func (s *Server) protect(c *clientConn, serve func(*clientConn)) {

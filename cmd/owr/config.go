@@ -44,6 +44,7 @@ type serveConfig struct {
 	PollRPS           int
 	NewPerIPPerMinute int
 	MaxConnsPerIP     int
+	MaxConns          int // 0: what the limit of open files leaves
 
 	Redis redisConfig
 
@@ -134,6 +135,7 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		VisitorRPS:            float64(r.count("visitor-rps", f.VisitorRPS, 0, maxRate)),
 		PollRPS:               r.count("poll-rps", f.PollRPS, 0, maxRate),
 		NewPerIPPerMinute:     r.count("new-per-ip-per-minute", f.NewPerIPPerMinute, 0, queue.MaxCount),
+		MaxConns:              r.count("max-conns", f.MaxConns, 0, queue.MaxCount),
 		MaxConnsPerIP:         r.count("max-conns-per-ip", f.MaxConnsPerIP, 0, queue.MaxCount),
 		Redis:                 r.redis(f.RedisHost, &f.redisFlags),
 		DataDir:               f.DataDir,

@@ -91,6 +91,7 @@ var everySetting = []struct {
 	{"WR_POLL_MAX", "60", func(c serveConfig) any { return c.PollMax }, "1m0s"},
 	{"WR_NO_QUORUM", "admit", func(c serveConfig) any { return c.NoQuorum }, "admit"},
 	{"WR_NO_QUORUM_PER_MINUTE", "10", func(c serveConfig) any { return c.NoQuorumPerMinute }, "10"},
+	{"WR_MAX_CONNS", "5000", func(c serveConfig) any { return c.MaxConns }, "5000"},
 	{"WR_POLL_RPS", "0", func(c serveConfig) any { return c.PollRPS }, "0"},
 	{"WR_VISITOR_RPS", "20", func(c serveConfig) any { return c.VisitorRPS }, "20"},
 	{"WR_NEW_PER_IP_PER_MINUTE", "11", func(c serveConfig) any { return c.NewPerIPPerMinute }, "11"},

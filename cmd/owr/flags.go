@@ -76,6 +76,7 @@ type edgeFlags struct {
 	VisitorRPS        string `default:"0" help:"Requests per second of one visitor. 0: no limit."`
 	PollRPS           string `default:"10" help:"Polls per second of one visitor that waits. 0: no limit."`
 	NewPerIPPerMinute string `default:"0" help:"New places per minute of one address. 0: no limit."`
+	MaxConns          string `default:"0" help:"Open connections of clients. 0: as many as the limit of open files leaves."`
 	MaxConnsPerIP     string `default:"0" help:"Open connections of one address. 0: no limit."`
 }
 

@@ -144,6 +144,11 @@ func (i *instance) proxyConfig(cfg serveConfig, registry *prometheus.Registry) (
 		PollMin: cfg.PollMin, PollMax: cfg.PollMax,
 		Loops: cfg.Loops, MaxConnsPerIP: cfg.MaxConnsPerIP, VisitorRPS: int(math.Ceil(cfg.VisitorRPS)), PollRPS: cfg.PollRPS, NewPerIPPerMinute: cfg.NewPerIPPerMinute,
 	}
+	files := descriptorsHere()
+	c.MaxDescriptors, c.MaxConns = shareDescriptors(files, cfg.MaxConns)
+	if c.MaxConns < cfg.MaxConns {
+		i.log.Warn("WR_MAX_CONNS is more than the limit of open files leaves", "max_conns", cfg.MaxConns, "open_files", files, "in_force", c.MaxConns)
+	}
 	if cfg.NoQuorum == "admit" {
 		c.NoQuorumPerMinute = cfg.NoQuorumPerMinute
 	}
