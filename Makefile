@@ -17,7 +17,7 @@ MUTANTS  ?=
 CHAOS    ?= 2
 COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
-.PHONY: help build test race simulate wire fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools
+.PHONY: help build test race simulate wire fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools abuse abuse-quick
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,12 @@ faults: tools ## harm of every kind to real nodes under visitors, audited: up to
 
 faults-quick: tools ## the most telling of it, in under two minutes
 	go test -count 1 -v -timeout 10m ./test/faults -faults -quick
+
+abuse: tools ## floods, slow and aborted connections against a real node: minutes, figures in its log
+	ulimit -n $$(ulimit -Hn); go test -count 1 -v -timeout 30m ./test/abuse -abuse
+
+abuse-quick: tools ## the same with fewer of them
+	go test -count 1 -v -timeout 10m ./test/abuse -quick
 
 mutants: ## seeded faults, one after the other, and which test catches which; MUTANTS=-quick leaves out slow ones
 	@scripts/need redis-server
