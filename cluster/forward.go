@@ -185,7 +185,7 @@ func (n *Node) answerLimits(ctx context.Context, payload []byte) ([]byte, error)
 		return nil, err
 	}
 	n.Spread(ctx, index)
-	return queue.AppendLimits(appendUint64(nil, index), queue.LimitsChange{Base: true, Set: queue.AllFields, Values: limits}), nil
+	return queue.AppendLimits(appendUint64(nil, index), queue.LimitsChange{Base: true, Set: queue.AllFields &^ queue.LaterFields, Values: limits}), nil
 }
 
 // send carries out one batch of the node's commands: by itself when it leads, or by the node that does.

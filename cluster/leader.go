@@ -127,7 +127,7 @@ func (n *Node) beginTerm(contact time.Time) error {
 			return fmt.Errorf("make the first key: %w", err)
 		}
 	}
-	base := queue.LimitsChange{Now: n.clock.now(), Base: true, Set: queue.AllFields, Values: n.cfg.Limits}
+	base := queue.LimitsChange{Now: n.clock.now(), Base: true, Set: queue.AllFields &^ queue.LaterFields, Values: n.cfg.Limits}
 	if _, err := n.propose(queue.AppendLimits(nil, base)); err != nil {
 		return fmt.Errorf("set the limits: %w", err)
 	}

@@ -9,7 +9,7 @@ func (t *Table) CheckInvariants() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 
-	var counts [Active + 1]int
+	var counts, firsts [Active + 1]int
 	var hash uint64
 	byTicket := map[uint64]*row{}
 	for n := range t.shards {
@@ -26,9 +26,12 @@ func (t *Table) CheckInvariants() error {
 				return fmt.Errorf("the row of %s in shard %d is not found there", token, n)
 			}
 			counts[r.state]++
+			if r.unconfirmed {
+				firsts[r.state]++
+			}
 			hash += rowHash(r)
-			if (r.state == Active) != (r.ticket == 0) {
-				return fmt.Errorf("%s is %s with ticket %d", token, r.state, r.ticket)
+			if (r.state == Active && !r.unconfirmed) != (r.ticket == 0) || r.unconfirmed && r.state != Active && r.state != Absent {
+				return fmt.Errorf("%s is %s with ticket %d, unconfirmed %v", token, r.state, r.ticket, r.unconfirmed)
 			}
 			if r.ticket >= t.nextTicket {
 				return fmt.Errorf("%s has ticket %d, the next one is %d", token, r.ticket, t.nextTicket)
@@ -45,6 +48,9 @@ func (t *Table) CheckInvariants() error {
 	if counts != t.counts {
 		return fmt.Errorf("counts are %v, the rows say %v", t.counts, counts)
 	}
+	if firsts != t.firsts {
+		return fmt.Errorf("unconfirmed are %v, the rows say %v", t.firsts, firsts)
+	}
 	if hash != t.hash {
 		return fmt.Errorf("hash is %x, the rows say %x", t.hash, hash)
 	}
@@ -58,25 +64,35 @@ func (t *Table) CheckInvariants() error {
 }
 
 func (t *Table) checkAges(counts [Active + 1]int) error {
-	for state := Absent; state <= Active; state++ {
-		a, rows := &t.byState[state], 0
-		for i, b := range a.buckets {
-			if i > 0 && a.buckets[i-1].stamp >= b.stamp {
-				return fmt.Errorf("%s: bucket %d is not older than bucket %d", state, i-1, i)
-			}
-			prev := noRow
-			for id := b.first; id != noRow; id = t.row(id).next {
-				r := t.row(id)
-				if r.state != state || r.stamp != b.stamp || r.prev != prev {
-					return fmt.Errorf("%s, a %s of stamp %d, is in the list of %s at %d", r.token, r.state, r.stamp, state, b.stamp)
-				}
-				prev = id
-				rows++
-			}
+	for state := Absent; state < Active; state++ {
+		if err := t.checkList(&t.byState[state], state, counts[state]); err != nil {
+			return err
 		}
-		if rows != counts[state] || rows != a.rows {
-			return fmt.Errorf("%s: %d rows in the lists, %d counted, %d in the table", state, rows, a.rows, counts[state])
+	}
+	if err := t.checkList(&t.firstHits, Active, t.firsts[Active]); err != nil {
+		return err
+	}
+	return t.checkList(&t.byState[Active], Active, counts[Active]-t.firsts[Active])
+}
+
+func (t *Table) checkList(a *ages, state State, count int) error {
+	rows := 0
+	for i, b := range a.buckets {
+		if i > 0 && a.buckets[i-1].stamp >= b.stamp {
+			return fmt.Errorf("%s: bucket %d is not older than bucket %d", state, i-1, i)
 		}
+		prev := noRow
+		for id := b.first; id != noRow; id = t.row(id).next {
+			r := t.row(id)
+			if r.state != state || t.agesOf(r) != a || r.stamp != b.stamp || r.prev != prev {
+				return fmt.Errorf("%s, a %s of stamp %d, is in the list of %s at %d", r.token, r.state, r.stamp, state, b.stamp)
+			}
+			prev = id
+			rows++
+		}
+	}
+	if rows != count || rows != a.rows {
+		return fmt.Errorf("%s: %d rows in the lists, %d counted, %d in the table", state, rows, a.rows, count)
 	}
 	return nil
 }

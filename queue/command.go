@@ -19,8 +19,9 @@ const (
 	KindLeave  Kind = 5 // the visitor gives up its slot or ticket
 	KindEnter  Kind = 6 // a first visit: a slot at once, or nothing is stored
 	KindResume Kind = 7 // a new leader's first command: time stood still for Arg milliseconds
+	KindStay   Kind = 8 // a request without the cookie was still under way Arg milliseconds ago; from feature level 3 on
 
-	lastKind = KindResume
+	lastKind = KindStay
 )
 
 // A Command is one requested transition. Sending it twice is harmless: the second one finds
@@ -28,7 +29,7 @@ const (
 type Command struct {
 	Kind  Kind
 	Token Token  // zero for KindTick and KindResume
-	Arg   uint32 // milliseconds; used by KindTouch and KindResume, zero for the others
+	Arg   uint32 // milliseconds; used by KindTouch, KindStay and KindResume, zero for the others
 }
 
 // A RoomID names one waiting room in the log. DefaultRoom is the only one the proxy knows
@@ -50,7 +51,9 @@ type Batch struct {
 // The first byte of an entry says which layout follows. A changed layout is a new number.
 const (
 	EntryBatch  byte = 1 // AppendBatch
-	EntryLimits byte = 2 // AppendLimits
+	EntryLimits byte = 2 // AppendLimits, without the later fields
+
+	EntryLaterLimits byte = 5 // AppendLimits, with any of the later fields; from feature level 3 on. 3 and 4 are package cluster's
 )
 
 const (
@@ -124,7 +127,7 @@ func (c Command) validate() error {
 	if c.Kind == 0 || c.Kind > lastKind {
 		return fmt.Errorf("%w: kind %d", ErrBadBatch, c.Kind)
 	}
-	timed := c.Kind == KindTouch || c.Kind == KindResume
+	timed := c.Kind == KindTouch || c.Kind == KindStay || c.Kind == KindResume
 	if c.Arg > maxArg || c.Arg != 0 && !timed {
 		return fmt.Errorf("%w: kind %d with argument %d", ErrBadBatch, c.Kind, c.Arg)
 	}

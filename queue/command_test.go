@@ -52,6 +52,7 @@ func FuzzParseToken(f *testing.F) {
 func FuzzDecodeBatch(f *testing.F) {
 	f.Add(AppendBatch(nil, Batch{Room: 3, Now: 1, Commands: []Command{{Kind: KindArrive, Token: person(1)}, {Kind: KindTouch, Token: person(2), Arg: 7}, {Kind: KindTick}}}))
 	f.Add(AppendBatch(nil, Batch{}))
+	f.Add(AppendBatch(nil, Batch{Commands: []Command{{Kind: KindEnter, Token: person(1)}, {Kind: KindStay, Token: person(1), Arg: 9}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := DecodeBatch(data, nil)
 		if err != nil {
@@ -75,6 +76,7 @@ func FuzzDecodeBatch(f *testing.F) {
 
 func FuzzDecodeLimits(f *testing.F) {
 	f.Add(AppendLimits(nil, LimitsChange{Room: 1, Now: 2, Base: true, Set: AllFields, Values: DefaultLimits()}))
+	f.Add(AppendLimits(nil, LimitsChange{Set: FieldFirstHitTTL, Clear: FieldMaxActive}))
 	f.Add(AppendLimits(nil, LimitsChange{Set: FieldQueueMax, Clear: FieldMaxActive, Values: Limits{QueueMax: 9}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := DecodeLimits(data)

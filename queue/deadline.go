@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"sort"
 	"time"
 )
@@ -98,26 +100,66 @@ func (a *ages) oldest() (bucket, bool) {
 	return bucket{}, false
 }
 
-// A rule says what becomes of the rows of one state at their deadline.
+// A rule says what becomes of the rows of one list at their deadline.
 type rule struct {
-	state State
+	of    func(*Table) *ages
 	after func(Limits) time.Duration // what lies between a row's stamp and its deadline, grace included
 	then  func(*Table, rowID)
 }
 
+func in(s State) func(*Table) *ages { return func(t *Table) *ages { return &t.byState[s] } }
+
+func firstHits(t *Table) *ages { return &t.firstHits }
+
 // rules, in the order in which a tick goes through them. queue_ttl comes before queue_absent, so
-// that a limit below the other is obeyed at once.
+// that a limit below the other is obeyed at once. what first_hit_ttl takes back comes after all of them.
 var rules = [...]rule{
-	{Active, func(l Limits) time.Duration { return l.ActiveTTL + slotGrace }, (*Table).remove},
-	{Queued, func(l Limits) time.Duration { return l.QueueTTL + presenceGrace }, (*Table).remove},
-	{Absent, func(l Limits) time.Duration { return l.QueueTTL + presenceGrace }, (*Table).remove},
-	{Queued, func(l Limits) time.Duration { return l.QueueAbsent + presenceGrace }, (*Table).absent},
-	{Released, func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).absent},
+	{in(Active), func(l Limits) time.Duration { return l.ActiveTTL + slotGrace }, (*Table).remove},
+	{firstHits, func(l Limits) time.Duration { return l.ActiveTTL + slotGrace }, (*Table).remove},
+	{in(Queued), func(l Limits) time.Duration { return l.QueueTTL + presenceGrace }, (*Table).remove},
+	{in(Absent), func(l Limits) time.Duration { return l.QueueTTL + presenceGrace }, (*Table).remove},
+	{in(Queued), func(l Limits) time.Duration { return l.QueueAbsent + presenceGrace }, (*Table).absent},
+	{in(Released), func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).absent},
 }
 
 // absent marks a visitor as one to be passed over. A released one gives its slot on and has its
 // ticket back (I3); it was not there when its turn came, so it is absent until it is seen.
 func (t *Table) absent(id rowID) { t.move(id, Absent, t.row(id).stamp) }
+
+// wanted reports whether somebody present waits for a slot that a first hit may hold. While first_hit_ttl is off no slot is taken back.
+func (t *Table) wanted() bool { return t.counts[Queued] > 0 && t.limits.Load().FirstHitTTL > 0 }
+
+// takeBack gives the slots of unconfirmed visitors to those who wait, one at a time, so that no more are taken back than there are
+// present visitors who wait. Such a visitor was let in before any of them had come, and has the ticket that says so: should it bring
+// its cookie within queue_ttl it is before them all, and until then it is absent, as one who did not come when it was its turn.
+//
+// Which ones go must not depend on how the list came about, since a table that was read from a snapshot has another history (I7): the
+// oldest sign of life first, and of equal ones the lowest ticket.
+func (t *Table) takeBack() {
+	t.promote() // who waits may find a slot among those that have just expired
+	for t.wanted() {
+		b, ok := t.firstHits.oldest()
+		if !ok || t.seen(b.stamp)+takenAfter(t.Limits()) > t.now {
+			return
+		}
+		var due []rowID
+		for id := b.first; id != noRow; id = t.row(id).next {
+			due = append(due, id)
+		}
+		slices.SortFunc(due, func(a, b rowID) int { return cmp.Compare(t.row(a).ticket, t.row(b).ticket) })
+		for _, id := range due {
+			if !t.wanted() {
+				return
+			}
+			t.absent(id)
+			t.promote()
+		}
+	}
+}
+
+// takenAfter is how long after its last sign of life a first hit may lose its slot, in milliseconds. The grace is that of every slot:
+// the touch of a visitor who came back in time has committed by then (I4), and a node that is cut off has stopped letting it in (I5).
+func takenAfter(l Limits) int64 { return (l.firstHit() + slotGrace).Milliseconds() }
 
 // expire carries out what is due by the table's clock. It waits out a new leader's hold (I4).
 func (t *Table) expire() {
@@ -128,22 +170,26 @@ func (t *Table) expire() {
 	for _, rule := range rules {
 		after := rule.after(limits).Milliseconds()
 		for {
-			b, ok := t.byState[rule.state].oldest()
+			b, ok := rule.of(t).oldest()
 			if !ok || t.seen(b.stamp)+after > t.now {
 				break
 			}
 			rule.then(t, b.first)
 		}
 	}
+	t.takeBack()
 }
 
 // nextDeadline is the time from which a tick has something to expire, or 0.
 func (t *Table) nextDeadline() int64 {
 	limits, next := t.Limits(), int64(math.MaxInt64)
 	for _, rule := range rules {
-		if b, ok := t.byState[rule.state].oldest(); ok {
+		if b, ok := rule.of(t).oldest(); ok {
 			next = min(next, t.seen(b.stamp)+rule.after(limits).Milliseconds())
 		}
+	}
+	if b, ok := t.firstHits.oldest(); ok && t.wanted() {
+		next = min(next, t.seen(b.stamp)+takenAfter(limits))
 	}
 	if next == math.MaxInt64 {
 		return 0

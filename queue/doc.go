@@ -7,7 +7,8 @@
 //
 //	           arrive or enter, a slot is free and no present visitor waits
 //	Unknown ─────────────────────────────────────────────────────────▶ Active
-//	   │                                                              ▲   │
+//	   │                                                              ▲   │   (an enter: unconfirmed,
+//	   │                                                              │   │    until the cookie comes back)
 //	   │ arrive                                                 claim │   │ leave, or
 //	   ▼             promote: a slot is free                          │   │ unseen for active_ttl
 //	Queued ────────────────────────────────────────────────▶ Released ┘   ▼
@@ -20,6 +21,9 @@
 //	   ▼ unseen for queue_ttl (from Queued too), or leave
 //	Unknown
 //
+// A visitor that was let in with its first request is unconfirmed until it brings the cookie that it got. It has drawn a ticket, so
+// its slot can be taken back for one who waits: it is Absent then, with that ticket, before all who came after it.
+//
 // # Invariants
 //
 // They are cited by number everywhere in owr. CheckInvariants checks what one table can show of them.
@@ -28,14 +32,21 @@
 //     Lowering the limit expels nobody: it stops admission until enough have left.
 //   - I2 No overtaking. A slot goes to the present visitor with the lowest ticket. A new visitor is
 //     admitted at once only when no present visitor waits and a slot is free. The table never rests
-//     with a free slot and a present visitor in line.
+//     with a free slot and a present visitor in line. Who came first is first: a first hit whose slot
+//     was taken back was admitted before anybody who waits had come, and so it is before them again.
 //   - I3 A place is kept. A ticket that a visitor was told of survives the crash of any minority of
 //     nodes, elections, restarts, upgrades and any state of Redis. An absent visitor, back within
 //     queue_ttl, has its old ticket; a released one that does not claim gets its ticket back.
-//   - I4 A slot is kept. No active visitor expires sooner than active_ttl after its last request that
-//     any live node took. An election expires nobody.
+//   - I4 A slot is kept. No active visitor loses its slot sooner than active_ttl after its last request
+//     that brought its cookie and that any live node took, or that was a first visit while
+//     first_hit_ttl is off. A first visit alone gives a slot for the shorter of active_ttl and
+//     first_hit_ttl, from the last byte of its answer on, when present visitors wait at the end of
+//     that, and for active_ttl otherwise; the visitor that loses it keeps its place (I2, I3). An
+//     election expires nobody.
 //   - I5 The cap holds across a partition. A node cut off from the majority lets a visitor in only up
-//     to View.Deadline, by cluster time; not before that may the majority give the slot away.
+//     to View.Deadline, by cluster time; not before that may the majority give the slot away. It can
+//     not know whether anybody waits on the other side, so for an unconfirmed visitor the deadline is
+//     always that of first_hit_ttl, and a return that it can not commit does not move it.
 //   - I6 One visitor, one story. A visitor that moves between nodes never sees its state go back.
 //   - I7 Determinism. Equal logs give equal tables (Sum), on every node, at every replay, after any
 //     snapshot.

@@ -14,13 +14,19 @@ func (t *Table) Lookup(token Token) View {
 		}
 		r := s.at(slot)
 		v := View{State: r.state, Ticket: r.ticket}
-		stamp := r.stamp
+		stamp, unconfirmed := r.stamp, r.unconfirmed
 		s.mu.RUnlock()
 
 		v.Seen = t.epochs.Load() + int64(stamp)*stampStep
 		switch v.State {
 		case Active:
-			v.Deadline = v.Seen + t.limits.Load().ActiveTTL.Milliseconds()
+			limits := t.limits.Load()
+			if unconfirmed {
+				// The request that asks brought the cookie, so it is worth a touch whenever it comes.
+				v.Deadline = v.Seen + limits.firstHit().Milliseconds()
+				break
+			}
+			v.Deadline = v.Seen + limits.ActiveTTL.Milliseconds()
 			v.TouchAfter = v.Seen + touchSkip.Milliseconds()
 		case Queued, Absent:
 			if v.Position, ok = t.line.position(v.Ticket); !ok {

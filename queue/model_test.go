@@ -23,6 +23,7 @@ type visitor struct {
 	state  State
 	ticket uint64
 	seen   int64 // relative to epoch, a multiple of 100
+	first  bool  // unconfirmed
 }
 
 func newModel(l Limits) *model { return &model{limits: l, next: 1} }
@@ -86,19 +87,33 @@ func (m *model) step(c Command) Decision {
 		return Decision{}
 	case KindEnter, KindArrive:
 		if v == nil {
-			switch full := m.limits.QueueMax > 0 && m.count(Queued, Absent) >= m.limits.QueueMax; {
+			line := 0
+			for _, o := range m.visitors {
+				if o.state.Waits() && !o.first {
+					line++
+				}
+			}
+			switch full := m.limits.QueueMax > 0 && line >= m.limits.QueueMax; {
+			case m.open() && c.Kind == KindEnter && m.limits.FirstHitTTL > 0:
+				m.visitors = append(m.visitors, visitor{c.Token, Active, m.next, m.since(m.now), true})
+				m.next++
 			case m.open():
-				m.visitors = append(m.visitors, visitor{c.Token, Active, 0, m.since(m.now)})
+				m.visitors = append(m.visitors, visitor{c.Token, Active, 0, m.since(m.now), false})
 			case c.Kind == KindEnter:
 				return Decision{Refusal: NoSlot}
 			case full:
 				return Decision{Refusal: QueueFull}
 			default:
-				m.visitors = append(m.visitors, visitor{c.Token, Queued, m.next, m.since(m.now)})
+				m.visitors = append(m.visitors, visitor{c.Token, Queued, m.next, m.since(m.now), false})
 				m.next++
 			}
 			break
 		}
+		if v.first && v.state == Active && c.Kind == KindEnter {
+			v.seen = max(v.seen, m.since(m.now))
+			break
+		}
+		m.confirm(v)
 		switch v.state {
 		case Absent:
 			v.state = Queued
@@ -114,15 +129,20 @@ func (m *model) step(c Command) Decision {
 		}
 	case KindTouch:
 		if v != nil && v.state != Released {
+			m.confirm(v)
 			v.seen = max(v.seen, m.since(m.now-int64(c.Arg)))
 			if v.state == Absent {
 				v.state = Queued
 				m.promote()
 			}
 		}
+	case KindStay:
+		if v != nil && v.state == Active {
+			v.seen = max(v.seen, m.since(m.now-int64(c.Arg)))
+		}
 	case KindClaim:
-		if v != nil && v.state == Released {
-			v.state, v.ticket, v.seen = Active, 0, m.since(m.now)
+		if v != nil && (v.state == Released || v.state == Active && v.first) {
+			v.state, v.ticket, v.seen, v.first = Active, 0, m.since(m.now), false
 		}
 	case KindLeave:
 		if v != nil {
@@ -132,6 +152,14 @@ func (m *model) step(c Command) Decision {
 		}
 	}
 	return m.decide(c.Token)
+}
+
+// confirm is that the visitor has brought its cookie.
+func (m *model) confirm(v *visitor) {
+	if v.first && v.state == Active {
+		v.ticket = 0
+	}
+	v.first = false
 }
 
 func (m *model) decide(t Token) Decision {
@@ -178,15 +206,47 @@ func (m *model) tick() {
 				m.find(v.token).state = Absent
 			}
 		}
+		m.promote()
+		m.takeBack()
 	}
 	m.promote()
+}
+
+// takeBack gives slots of first hits to those who wait.
+func (m *model) takeBack() {
+	for m.limits.FirstHitTTL > 0 && m.count(Queued) > 0 {
+		var oldest *visitor
+		for i := range m.visitors {
+			v := &m.visitors[i]
+			if v.state == Active && v.first && (oldest == nil || v.seen < oldest.seen || v.seen == oldest.seen && v.ticket < oldest.ticket) {
+				oldest = v
+			}
+		}
+		if oldest == nil || m.epoch+oldest.seen+(m.limits.FirstHitTTL+slotGrace).Milliseconds() > m.now {
+			return
+		}
+		oldest.state = Absent
+		m.promote()
+	}
+}
+
+// deadline is up to when a node that hears of nobody may let the visitor in.
+func (m *model) deadline(t Token) int64 {
+	v := m.find(t)
+	switch {
+	case v == nil || v.state != Active:
+		return 0
+	case v.first && m.limits.FirstHitTTL > 0:
+		return m.epoch + v.seen + min(m.limits.FirstHitTTL, m.limits.ActiveTTL).Milliseconds()
+	}
+	return m.epoch + v.seen + m.limits.ActiveTTL.Milliseconds()
 }
 
 // rows is what a frozen table should hold.
 func (m *model) rows() []Row {
 	var rows []Row
 	for _, v := range m.visitors {
-		rows = append(rows, Row{v.token, v.state, v.ticket, m.epoch + v.seen})
+		rows = append(rows, Row{v.token, v.state, v.ticket, m.epoch + v.seen, v.first})
 	}
 	slices.SortFunc(rows, compareRows)
 	return rows
@@ -203,7 +263,8 @@ func drawLimits(t *rapid.T) Limits {
 		MaxActive: rapid.IntRange(0, 6).Draw(t, "max_active"),
 		ActiveTTL: drawDuration.Draw(t, "active_ttl"), ClaimTTL: drawDuration.Draw(t, "claim_ttl"),
 		QueueAbsent: drawDuration.Draw(t, "queue_absent"), QueueTTL: drawDuration.Draw(t, "queue_ttl"),
-		QueueMax: rapid.SampledFrom([]int{0, 0, 3, 12}).Draw(t, "queue_max"),
+		QueueMax:    rapid.SampledFrom([]int{0, 0, 3, 12}).Draw(t, "queue_max"),
+		FirstHitTTL: rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 2 * time.Second, 12 * time.Second}).Draw(t, "first_hit_ttl"),
 	}
 }
 
@@ -213,13 +274,13 @@ func person(n int) Token { return MakeToken([16]byte{0: byte(n / 2), 15: byte(n)
 func drawCommands(t *rapid.T) []Command {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Command {
 		c := Command{Kind: rapid.SampledFrom([]Kind{
-			KindArrive, KindArrive, KindArrive, KindEnter, KindTouch, KindTouch, KindClaim, KindClaim, KindLeave, KindTick, KindTick,
+			KindArrive, KindArrive, KindArrive, KindEnter, KindEnter, KindEnter, KindTouch, KindTouch, KindStay, KindClaim, KindClaim, KindLeave, KindTick, KindTick,
 		}).Draw(t, "kind")}
 		if c.Kind == KindTick {
 			return c
 		}
 		c.Token = person(rapid.IntRange(0, 19).Draw(t, "who"))
-		if c.Kind == KindTouch {
+		if c.Kind == KindTouch || c.Kind == KindStay {
 			c.Arg = rapid.SampledFrom([]uint32{0, 1, 99, 100, 700, 5_000, 3_600_000}).Draw(t, "age")
 		}
 		return c
@@ -326,7 +387,7 @@ func TestTableAgainstModel(t *testing.T) {
 				}
 				for n := range 20 {
 					got, want := table.Lookup(person(n)), m.decide(person(n))
-					if got.State != want.State || got.Position != want.Position || got.Ticket != want.Ticket {
+					if got.State != want.State || got.Position != want.Position || got.Ticket != want.Ticket || got.Deadline != m.deadline(person(n)) {
 						t.Fatalf("view %+v, want %+v", got, want)
 					}
 				}

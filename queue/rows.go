@@ -14,13 +14,16 @@ type rowID uint32
 const noRow rowID = 1<<32 - 1
 
 // A row is one visitor. It holds no pointers, so the garbage collector does not look inside.
-// Readers hold the shard's lock for token, ticket, stamp and state; prev and next are Apply's own.
+// Readers hold the shard's lock for token, ticket, stamp, state and unconfirmed; prev and next are Apply's own.
 type row struct {
 	token      Token
-	ticket     uint64 // zero when Active
+	ticket     uint64 // zero when Active, unless unconfirmed
 	stamp      uint32 // last sign of life; when Released: the promotion. Steps since Table.epoch
 	prev, next rowID  // the other rows of the same state and stamp
 	state      State  // Unknown: the slot is free
+	// unconfirmed is the mark of a first hit, whose visitor has not brought its cookie yet. It is Active then and holds a ticket
+	// all the same, or Absent because its slot was taken back. It lies in what the compiler pads, so no row is longer for it.
+	unconfirmed bool
 }
 
 // A shard is the part of the rows whose tokens begin with the same byte. Tokens are random, so
@@ -48,7 +51,8 @@ func (t *Table) find(token Token) (rowID, bool) {
 
 // add makes a row. With move and remove it is all that ever changes one: counts, line, ages,
 // hash and feeds follow here and nowhere else.
-func (t *Table) add(token Token, state State, ticket uint64, stamp uint32) rowID {
+// A row that is Active with a ticket is unconfirmed; first says the same of one that is Absent.
+func (t *Table) add(token Token, state State, ticket uint64, stamp uint32, first bool) rowID {
 	s := &t.shards[token[0]]
 	s.mu.Lock()
 	var slot uint32
@@ -62,7 +66,7 @@ func (t *Table) add(token Token, state State, ticket uint64, stamp uint32) rowID
 		}
 	}
 	r := s.at(slot)
-	*r = row{token: token, ticket: ticket, stamp: stamp, prev: noRow, next: noRow, state: state}
+	*r = row{token: token, ticket: ticket, stamp: stamp, prev: noRow, next: noRow, state: state, unconfirmed: first}
 	s.index.add(&token, slot)
 	s.mu.Unlock()
 
@@ -76,19 +80,29 @@ func (t *Table) add(token Token, state State, ticket uint64, stamp uint32) rowID
 	return id
 }
 
-// move changes a row's state, or its stamp alone.
+// move changes a row's state, or its stamp alone. The row is confirmed by it, unless it becomes absent: then it stays what it was.
 func (t *Table) move(id rowID, to State, stamp uint32) {
+	t.change(id, to, stamp, t.row(id).unconfirmed && to == Absent)
+}
+
+// stay moves the stamp of a row and nothing else.
+func (t *Table) stay(id rowID, stamp uint32) {
+	r := t.row(id)
+	t.change(id, r.state, stamp, r.unconfirmed)
+}
+
+func (t *Table) change(id rowID, to State, stamp uint32, unconfirmed bool) {
 	r := t.row(id)
 	from, ticket := r.state, r.ticket
 	t.unfile(id, r)
 	t.relocate(ticket, from, to)
-	if to == Active && ticket != 0 {
+	if to == Active && ticket != 0 && !unconfirmed {
 		t.line.drop(ticket)
 		ticket = 0
 	}
 	s := &t.shards[r.token[0]]
 	s.mu.Lock()
-	r.state, r.stamp, r.ticket = to, stamp, ticket
+	r.state, r.stamp, r.ticket, r.unconfirmed = to, stamp, ticket, unconfirmed
 	s.mu.Unlock()
 	t.file(id, r)
 	t.tell(r, from, to)
@@ -129,14 +143,28 @@ func (t *Table) relocate(ticket uint64, from, to State) {
 // file puts a row into everything that is kept by state, but for the line; unfile is its inverse.
 func (t *Table) file(id rowID, r *row) {
 	t.counts[r.state]++
+	if r.unconfirmed {
+		t.firsts[r.state]++
+	}
 	t.hash += rowHash(r)
-	t.byState[r.state].push(t, id, r)
+	t.agesOf(r).push(t, id, r)
 }
 
 func (t *Table) unfile(id rowID, r *row) {
 	t.counts[r.state]--
+	if r.unconfirmed {
+		t.firsts[r.state]--
+	}
 	t.hash -= rowHash(r)
-	t.byState[r.state].unlink(t, id, r)
+	t.agesOf(r).unlink(t, id, r)
+}
+
+// agesOf is the list that the row belongs to.
+func (t *Table) agesOf(r *row) *ages {
+	if r.unconfirmed && r.state == Active {
+		return &t.firstHits
+	}
+	return &t.byState[r.state]
 }
 
 // tell hands a change to the feeds. What costs time to find out is found out only for them.
@@ -148,7 +176,7 @@ func (t *Table) tell(r *row, from, to State) {
 	if from.Waits() || to.Waits() {
 		c.Ahead = t.line.ahead(r.ticket)
 	}
-	if from == Released && to.Waits() {
+	if from.Holds() && to.Waits() {
 		if next, ok := t.line.after(r.ticket); ok {
 			c.Next = t.row(next).token
 		}
@@ -169,6 +197,9 @@ func rowHash(r *row) uint64 {
 	h := mix(hi + 0x9e3779b97f4a7c15)
 	h = mix(h ^ lo)
 	h = mix(h ^ r.ticket)
+	if r.unconfirmed {
+		h ^= 1 << 40
+	}
 	return mix(h ^ uint64(r.state)<<32 ^ uint64(r.stamp))
 }
 
@@ -185,8 +216,12 @@ func (t *Table) sum() uint64 {
 		h = mix(h + 0x9e3779b97f4a7c15 ^ uint64(v))
 	}
 	for _, f := range Fields {
-		h = mix(h ^ uint64(t.base.Get(f.Field)))
-		h = mix(h ^ uint64(t.override.Get(f.Field)))
+		base, override := uint64(t.base.Get(f.Field)), uint64(t.override.Get(f.Field))
+		if f.Field&LaterFields != 0 && base|override == 0 {
+			continue // a version that does not know the field has to come to the same sum
+		}
+		h = mix(h ^ base)
+		h = mix(h ^ override)
 	}
 	return h
 }

@@ -16,8 +16,10 @@ import (
 type Row struct {
 	Token  Token
 	State  State
-	Ticket uint64 // zero when Active
+	Ticket uint64 // zero when Active, unless Unconfirmed
 	Seen   int64  // cluster time in Unix milliseconds
+	// Unconfirmed is the mark of a first hit whose cookie has not come back: Active, or Absent when its slot was taken back.
+	Unconfirmed bool
 }
 
 // Frozen is a table as it was after one entry. It is a copy: the table goes on beside it.
@@ -37,6 +39,7 @@ type header struct {
 	nextTicket, sum  uint64
 	base, override   Limits
 	overridden       Field
+	first            bool // some row is unconfirmed
 }
 
 // NewFrozen makes a frozen table of rows that are in canonical order, for the tests of its readers.
@@ -55,10 +58,7 @@ func (t *Table) Freeze() *Frozen {
 }
 
 func (t *Table) freeze() *Frozen {
-	f := &Frozen{Index: t.Stats().Index, Now: t.now, head: header{
-		epoch: t.epoch, holdUntil: t.holdUntil, nextTicket: t.nextTicket, sum: t.sum(),
-		base: t.base, override: t.override, overridden: t.overridden,
-	}}
+	f := &Frozen{Index: t.Stats().Index, Now: t.now, head: t.header()}
 	for i := range t.shards {
 		for _, slab := range t.shards[i].slabs {
 			c := *slab
@@ -68,7 +68,14 @@ func (t *Table) freeze() *Frozen {
 	return f
 }
 
-// Rows yields every row in canonical order: those with a ticket by ticket, then the active
+func (t *Table) header() header {
+	return header{
+		epoch: t.epoch, holdUntil: t.holdUntil, nextTicket: t.nextTicket, sum: t.sum(),
+		base: t.base, override: t.override, overridden: t.overridden, first: t.firsts[Active]+t.firsts[Absent] > 0,
+	}
+}
+
+// Rows yields every row in canonical order: those with a ticket by ticket, then the other active
 // visitors by token. Any number of callers.
 func (f *Frozen) Rows() iter.Seq[Row] {
 	return slices.Values(f.ordered())
@@ -82,7 +89,7 @@ func (f *Frozen) ordered() []Row {
 		for _, slab := range f.slabs {
 			for i := range slab {
 				if r := &slab[i]; r.state != Unknown {
-					f.rows = append(f.rows, Row{r.token, r.state, r.ticket, f.head.epoch + int64(r.stamp)*stampStep})
+					f.rows = append(f.rows, Row{r.token, r.state, r.ticket, f.head.epoch + int64(r.stamp)*stampStep, r.unconfirmed})
 				}
 			}
 		}
@@ -93,17 +100,37 @@ func (f *Frozen) ordered() []Row {
 }
 
 func compareRows(a, b Row) int {
-	// A ticket of zero, minus one, is the highest number: active visitors come last.
+	// A ticket of zero, minus one, is the highest number: who has none comes last.
 	return cmp.Or(cmp.Compare(a.Ticket-1, b.Ticket-1), bytes.Compare(a.Token[:], b.Token[:]))
 }
 
-// The layout of a table in a snapshot. A changed layout is a new number.
-const snapshotLayout byte = 1
+// The layouts of a table in a snapshot. A changed layout is a new number. The second one has values for the later fields of the
+// limits and may mark a row as unconfirmed. A table that has neither is written in the first one, which every version reads: there is
+// neither in a table before feature level 3.
+const (
+	firstLayout byte = 1
+	laterLayout byte = 2
+)
 
 const (
-	headerSize = 1 + 6*8 + 1 + 2*6*8 + 8
-	rowSize    = 16 + 1 + 8 + 4
+	headSize = 1 + 6*8 + 1 // up to the limits
+	rowSize  = 16 + 1 + 8 + 4
+
+	markUnconfirmed = 0x80 // in the byte of a row's state
 )
+
+// layout is the one in which a table with this header is written.
+func (h *header) layout() (layout byte, fields Field) {
+	if h.first || h.overridden&LaterFields != 0 {
+		return laterLayout, AllFields
+	}
+	for _, v := range Fields {
+		if v.Field&LaterFields != 0 && h.base.Get(v.Field) != 0 {
+			return laterLayout, AllFields
+		}
+	}
+	return firstLayout, firstFields
+}
 
 // ErrBadSnapshot is the answer of ReadTable to bytes that WriteTo could not have written.
 var ErrBadSnapshot = errors.New("queue: bad snapshot")
@@ -112,13 +139,14 @@ var ErrBadSnapshot = errors.New("queue: bad snapshot")
 func (f *Frozen) WriteTo(w io.Writer) (int64, error) {
 	rows := f.ordered()
 	buf := make([]byte, 0, 64<<10)
-	buf = append(buf, snapshotLayout)
+	layout, fields := f.head.layout()
+	buf = append(buf, layout)
 	for _, v := range []uint64{f.Index, uint64(f.Now), uint64(f.head.epoch), uint64(f.head.holdUntil), f.head.nextTicket, f.head.sum} {
 		buf = binary.BigEndian.AppendUint64(buf, v)
 	}
 	buf = append(buf, byte(f.head.overridden))
-	buf = appendValues(buf, f.head.base, AllFields)
-	buf = appendValues(buf, f.head.override, f.head.overridden)
+	buf = appendValues(buf, f.head.base, fields, fields)
+	buf = appendValues(buf, f.head.override, fields, f.head.overridden)
 	buf = binary.BigEndian.AppendUint64(buf, uint64(len(rows)))
 	written := int64(0)
 	flush := func() error {
@@ -128,7 +156,11 @@ func (f *Frozen) WriteTo(w io.Writer) (int64, error) {
 	}
 	for _, r := range rows {
 		buf = append(buf, r.Token[:]...)
-		buf = append(buf, byte(r.State))
+		state := byte(r.State)
+		if r.Unconfirmed {
+			state |= markUnconfirmed
+		}
+		buf = append(buf, state)
 		buf = binary.BigEndian.AppendUint64(buf, r.Ticket)
 		buf = binary.BigEndian.AppendUint32(buf, uint32((r.Seen-f.head.epoch)/stampStep))
 		if len(buf) > 60<<10 {
@@ -143,24 +175,34 @@ func (f *Frozen) WriteTo(w io.Writer) (int64, error) {
 // ReadTable reads what WriteTo wrote, and no byte more, in small reads: the caller buffers. The rows must give the sum that the
 // writer's table had, so a table that was read is the table that was written (I7).
 func ReadTable(r io.Reader) (*Table, error) {
-	head := make([]byte, headerSize)
+	head := make([]byte, headSize)
 	if _, err := io.ReadFull(r, head); err != nil {
 		return nil, fmt.Errorf("%w: header: %w", ErrBadSnapshot, err)
 	}
-	if head[0] != snapshotLayout {
-		return nil, fmt.Errorf("%w: layout %d, this version of owr reads %d", ErrBadSnapshot, head[0], snapshotLayout)
+	fields := firstFields
+	switch head[0] {
+	case firstLayout:
+	case laterLayout:
+		fields = AllFields
+	default:
+		return nil, fmt.Errorf("%w: layout %d, this version of owr reads up to %d", ErrBadSnapshot, head[0], laterLayout)
 	}
 	number := func(i int) uint64 { return binary.BigEndian.Uint64(head[1+8*i:]) }
 	index, now, epoch, hold, sum := number(0), number(1), number(2), number(3), number(5)
 	overridden := Field(head[49])
-	if now > maxNow || epoch > now+maxArg || hold > maxNow+maxArg || overridden&^AllFields != 0 {
-		return nil, fmt.Errorf("%w: header % x", ErrBadSnapshot, head[:50])
+	if now > maxNow || epoch > now+maxArg || hold > maxNow+maxArg || overridden&^fields != 0 {
+		return nil, fmt.Errorf("%w: header % x", ErrBadSnapshot, head)
 	}
-	base, err := decodeValues(head[50:], AllFields)
+	size := valuesSize(fields)
+	rest := make([]byte, 2*size+8) // the limits, and the number of rows
+	if _, err := io.ReadFull(r, rest); err != nil {
+		return nil, fmt.Errorf("%w: header: %w", ErrBadSnapshot, err)
+	}
+	base, err := decodeValues(rest, fields, fields)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
 	}
-	override, err := decodeValues(head[50+6*8:], overridden)
+	override, err := decodeValues(rest[size:], fields, overridden)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadSnapshot, err)
 	}
@@ -169,8 +211,12 @@ func ReadTable(r io.Reader) (*Table, error) {
 	t.epochs.Store(t.epoch)
 	t.override, t.overridden = override, overridden
 	t.setLimits()
-	if err := t.readRows(r, binary.BigEndian.Uint64(head[headerSize-8:])); err != nil {
+	if err := t.readRows(r, binary.BigEndian.Uint64(rest[2*size:]), fields == AllFields); err != nil {
 		return nil, err
+	}
+	h := t.header()
+	if layout, _ := h.layout(); layout != head[0] {
+		return nil, fmt.Errorf("%w: a table of layout %d in layout %d", ErrBadSnapshot, layout, head[0])
 	}
 	if t.sum() != sum {
 		return nil, fmt.Errorf("%w: the rows give sum %016x, written was %016x", ErrBadSnapshot, t.sum(), sum)
@@ -179,7 +225,8 @@ func ReadTable(r io.Reader) (*Table, error) {
 	return t, nil
 }
 
-func (t *Table) readRows(r io.Reader, count uint64) error {
+// readRows reads so many rows, which may be marked as unconfirmed or not.
+func (t *Table) readRows(r io.Reader, count uint64, marks bool) error {
 	buf := make([]byte, rowSize)
 	last := Row{}
 	for i := range count {
@@ -187,14 +234,18 @@ func (t *Table) readRows(r io.Reader, count uint64) error {
 			return fmt.Errorf("%w: row %d of %d: %w", ErrBadSnapshot, i, count, err)
 		}
 		row := Row{Token: Token(buf[:16]), State: State(buf[16]), Ticket: binary.BigEndian.Uint64(buf[17:])}
-		if row.State == Unknown || row.State > Active || (row.State == Active) != (row.Ticket == 0) ||
+		if marks {
+			row.State, row.Unconfirmed = row.State&^markUnconfirmed, row.State&markUnconfirmed != 0
+		}
+		if row.State == Unknown || row.State > Active || (row.State == Active && !row.Unconfirmed) != (row.Ticket == 0) ||
+			row.Unconfirmed && row.State != Active && row.State != Absent ||
 			row.Ticket >= t.nextTicket || i > 0 && compareRows(last, row) >= 0 || i > 0 && row.Ticket != 0 && row.Ticket == last.Ticket {
 			return fmt.Errorf("%w: row %d of %d: %s with ticket %d after ticket %d", ErrBadSnapshot, i, count, row.State, row.Ticket, last.Ticket)
 		}
 		if _, twice := t.find(row.Token); twice {
 			return fmt.Errorf("%w: row %d of %d: token twice", ErrBadSnapshot, i, count)
 		}
-		t.add(row.Token, row.State, row.Ticket, binary.BigEndian.Uint32(buf[25:]))
+		t.add(row.Token, row.State, row.Ticket, binary.BigEndian.Uint32(buf[25:]), row.Unconfirmed)
 		last = row
 	}
 	return nil

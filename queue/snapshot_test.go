@@ -112,6 +112,7 @@ func boundedTickets(data []byte) bool {
 func FuzzReadTable(f *testing.F) {
 	f.Add(snapshot(f, busy(f)))
 	f.Add(snapshot(f, NewTable(DefaultLimits())))
+	f.Add(snapshot(f, hits(f, 3, 2)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if !boundedTickets(data) {
 			return

@@ -32,9 +32,11 @@ type Table struct {
 	epoch      int64 // the time of stamp 0, Unix milliseconds; zero before the first entry
 	holdUntil  int64 // a tick before this time expires nobody
 	nextTicket uint64
-	byState    [Active + 1]ages
+	byState    [Active + 1]ages // but for those in firstHits
+	firstHits  ages             // the unconfirmed that are Active
 	counts     [Active + 1]int
-	hash       uint64 // of all rows; see Sum
+	firsts     [Active + 1]int // of counts: the unconfirmed
+	hash       uint64          // of all rows; see Sum
 	base       Limits
 	override   Limits
 	overridden Field
@@ -124,14 +126,13 @@ func (t *Table) step(c Command) Decision {
 	case KindArrive:
 		return t.arrive(c.Token, id, known)
 	case KindEnter:
-		if !known && !t.open() {
-			return Decision{Refusal: NoSlot}
-		}
-		return t.arrive(c.Token, id, known)
+		return t.enter(c.Token, id, known)
 	case KindTouch:
 		return t.touch(id, known, int64(c.Arg))
+	case KindStay:
+		return t.remain(id, known, int64(c.Arg))
 	case KindClaim:
-		if known && t.row(id).state == Released {
+		if known && (t.row(id).state == Released || t.row(id).state == Active && t.row(id).unconfirmed) {
 			t.move(id, Active, t.stamp(t.now))
 		}
 		return t.decide(id, known)
@@ -158,18 +159,41 @@ func (t *Table) open() bool {
 	return t.counts[Active]+t.counts[Released] < t.limits.Load().MaxActive && t.counts[Queued] == 0
 }
 
+// enter is a first visit: a slot at once, or nothing. As long as first_hit_ttl is off that is all. Otherwise the slot is the
+// visitor's until somebody else waits for it: it is unconfirmed until its cookie comes back, and it draws a ticket, so that its place
+// is known should its slot be taken back. Whoever joins the line later has a higher one (I2).
+//
+// A second enter of an unconfirmed visitor is the first one, sent again since its fate was unknown: the request is under way yet, and
+// brings no cookie.
+func (t *Table) enter(token Token, id rowID, known bool) Decision {
+	switch {
+	case known && t.row(id).unconfirmed && t.row(id).state == Active:
+		return t.remain(id, true, 0)
+	case known:
+		return t.arrive(token, id, true)
+	case !t.open():
+		return Decision{Refusal: NoSlot}
+	case t.limits.Load().FirstHitTTL == 0:
+		return t.arrive(token, id, false)
+	}
+	id = t.add(token, Active, t.nextTicket, t.stamp(t.now), true)
+	t.nextTicket++
+	return t.decide(id, true)
+}
+
 // arrive is "this visitor is here and wants in": a slot or a ticket for a new one, a sign of
 // life of a known one, and the claim of a released one.
 func (t *Table) arrive(token Token, id rowID, known bool) Decision {
 	stamp := t.stamp(t.now)
 	switch {
 	case !known && t.open():
-		id = t.add(token, Active, 0, stamp)
+		id = t.add(token, Active, 0, stamp, false)
 	case !known:
-		if limit := t.limits.Load().QueueMax; limit > 0 && t.counts[Queued]+t.counts[Absent] >= limit {
+		// Whose slot was taken back does not count: otherwise those who keep no cookie could fill the line.
+		if limit := t.limits.Load().QueueMax; limit > 0 && t.counts[Queued]+t.counts[Absent]-t.firsts[Absent] >= limit {
 			return Decision{Refusal: QueueFull}
 		}
-		id = t.add(token, Queued, t.nextTicket, stamp)
+		id = t.add(token, Queued, t.nextTicket, stamp, false)
 		t.nextTicket++
 	case t.row(id).state == Absent:
 		t.move(id, Queued, stamp)
@@ -183,7 +207,7 @@ func (t *Table) arrive(token Token, id rowID, known bool) Decision {
 	return t.decide(id, true)
 }
 
-// touch moves the last sign of life to age milliseconds ago, never back. A released visitor's
+// touch moves the last sign of life to age milliseconds ago, never back, and confirms the visitor. A released visitor's
 // claim deadline does not move: it is released until it claims.
 func (t *Table) touch(id rowID, known bool, age int64) Decision {
 	if !known {
@@ -196,8 +220,22 @@ func (t *Table) touch(id rowID, known bool, age int64) Decision {
 		t.move(id, Queued, stamp)
 		t.promote()
 	case Queued, Active:
-		if stamp != r.stamp {
+		if stamp != r.stamp || r.unconfirmed {
 			t.move(id, r.state, stamp)
+		}
+	}
+	return t.decide(id, true)
+}
+
+// remain is touch for a request that did not bring the cookie and is under way yet: a long first visit keeps its slot as long as
+// its bytes move, and is not confirmed by that. It calls nobody back into the line.
+func (t *Table) remain(id rowID, known bool, age int64) Decision {
+	if !known {
+		return t.decide(id, known)
+	}
+	if r := t.row(id); r.state == Active {
+		if stamp := max(r.stamp, t.stamp(t.now-age)); stamp != r.stamp {
+			t.stay(id, stamp)
 		}
 	}
 	return t.decide(id, true)
@@ -261,6 +299,7 @@ func (t *Table) publish(index uint64) {
 		Counts: Counts{
 			Active: t.counts[Active], Released: t.counts[Released],
 			Queued: t.counts[Queued] + t.counts[Absent], Absent: t.counts[Absent],
+			Unconfirmed: t.firsts[Active], TakenBack: t.firsts[Absent],
 		},
 	}
 	t.statsMu.Lock()

@@ -32,13 +32,14 @@ func (s State) String() string {
 // changes, and nothing in it reaches back into the table.
 type View struct {
 	State    State
-	Ticket   uint64 // zero when Active or Unknown
+	Ticket   uint64 // zero when Unknown, or Active and confirmed
 	Position int    // 1 + how many hold a lower ticket; zero unless State.Waits
 	Seen     int64  // cluster time in Unix milliseconds of the last committed sign of life
 	// Deadline is the cluster time up to which an Active visitor may pass on this replica's word
-	// alone (I5). Past it only the cluster can say; zero unless Active.
+	// alone (I5). Past it only the cluster can say; zero unless Active. That of an unconfirmed visitor is first_hit_ttl after its
+	// only visit whether or not anybody waits: on the other side of a partition somebody may begin to at any moment.
 	Deadline int64
-	// TouchAfter is the cluster time from which another request is worth a touch; zero means always.
+	// TouchAfter is the cluster time from which another request is worth a touch; zero means always, as for an unconfirmed visitor.
 	TouchAfter int64
 }
 
@@ -74,7 +75,12 @@ func (r Refusal) String() string {
 // Counts are the sizes of a room. Queued includes Absent.
 type Counts struct {
 	Active, Released, Queued, Absent int
+	Unconfirmed                      int // of Active: first hits whose cookie has not come back
+	TakenBack                        int // of Absent: such as had to give their slot to somebody who waited
 }
+
+// Line is how many stand in line as far as queue_max counts them.
+func (c Counts) Line() int { return c.Queued - c.TakenBack }
 
 // Held is the number of slots taken (I1).
 func (c Counts) Held() int { return c.Active + c.Released }
