@@ -32,20 +32,20 @@ func backupOf(t testing.TB, f *fsm, index, term uint64) []byte {
 
 func TestArchiveHoldsWhatTheNodeHeld(t *testing.T) {
 	f := raised(t)
-	a, err := ReadArchive(bytes.NewReader(backupOf(t, f, 9, 4)))
+	a, err := ReadArchive(bytes.NewReader(backupOf(t, f, 12, 4)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Version != "owr v1.2.3" || a.Cluster != f.identity.Load().cluster.String() || a.Index != 9 || a.term != 4 || a.Taken.UnixMilli() != 3000 {
+	if a.Version != "owr v1.2.3" || a.Cluster != f.identity.Load().cluster.String() || a.Index != 12 || a.term != 4 || a.Taken.UnixMilli() != 3000 {
 		t.Errorf("its head is %+v", a)
 	}
-	if a.Counts != f.table.Load().Stats().Counts || a.rooms[7].Sum() != f.rooms[7].Sum() || a.identity.level != 2 || len(a.identity.keys) != 2 {
+	if a.Counts != f.table.Load().Stats().Counts || a.rooms[7].Sum() != f.rooms[7].Sum() || a.identity.level != 3 || len(a.identity.keys) != 3 {
 		t.Errorf("its content is %+v", a)
 	}
 }
 
 func TestBadBackupIsRefused(t *testing.T) {
-	data := backupOf(t, raised(t), 9, 4)
+	data := backupOf(t, raised(t), 12, 4)
 	refused := func(what string, bad []byte, says string) {
 		t.Helper()
 		_, err := ReadArchive(bytes.NewReader(bad))
@@ -132,7 +132,7 @@ func TestTimeWithoutAClusterDoesNotCount(t *testing.T) {
 }
 
 func FuzzReadArchive(f *testing.F) {
-	f.Add(backupOf(f, raised(f), 9, 4))
+	f.Add(backupOf(f, raised(f), 12, 4))
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		_, _ = ReadArchive(bytes.NewReader(data)) // refused or taken: it must not panic
 	})

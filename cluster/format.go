@@ -14,7 +14,7 @@ import (
 // the rest can tell which one can.
 const (
 	snapshotKind   = "owr snapshot "
-	snapshotFormat = 2 // the newest that this version reads and writes
+	snapshotFormat = 3 // the newest that this version reads and writes
 	snapshotNamed  = 2 // the first with the second line
 
 	maxLine = 80 // bytes of such a line

@@ -132,6 +132,8 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 		return frameOK, n.answerLevel()
 	case frameCommands:
 		reply, err = n.answerCommands(ctx, payload)
+	case frameKeys:
+		reply, err = n.answerKeys(ctx, payload)
 	case frameLimits:
 		reply, err = n.answerLimits(ctx, payload)
 	default:
@@ -185,7 +187,7 @@ func (n *Node) answerLimits(ctx context.Context, payload []byte) ([]byte, error)
 		return nil, err
 	}
 	n.Spread(ctx, index)
-	return queue.AppendLimits(appendUint64(nil, index), queue.LimitsChange{Base: true, Set: queue.AllFields &^ queue.LaterFields, Values: limits}), nil
+	return queue.AppendLimits(appendUint64(nil, index), queue.LimitsChange{Base: true, Set: n.fields(), Values: limits}), nil
 }
 
 // send carries out one batch of the node's commands: by itself when it leads, or by the node that does.

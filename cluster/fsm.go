@@ -41,6 +41,7 @@ type identity struct {
 	cluster clusterID
 	keys    seal.Ring // newest first
 	level   int       // see featureLevel
+	lastKey uint8     // the number that the newest key of an entryKeys got; 0: there was none
 }
 
 func newFSM(clock *clusterClock, fail func(error)) *fsm {
@@ -101,7 +102,7 @@ func (f *fsm) apply(index uint64, data []byte) (any, error) {
 		decisions := f.room(batch.Room).Apply(batch, make([]queue.Decision, 0, len(batch.Commands)))
 		f.clock.observe(batch.Now)
 		return decisions, nil
-	case queue.EntryLimits:
+	case queue.EntryLimits, queue.EntryLaterLimits:
 		change, err := queue.DecodeLimits(data)
 		if err != nil {
 			return nil, err
@@ -136,9 +137,25 @@ func (f *fsm) apply(index uint64, data []byte) (any, error) {
 			return nil, err
 		}
 		next := *f.identity.Load()
+		if next.featureLevel() < 3 && level >= 3 {
+			next.keys = slices.Clone(next.keys)
+			for i := range next.keys {
+				next.keys[i].Made = f.table.Load().Stats().Now // nobody wrote down when it was made: it is no younger
+			}
+		}
 		next.level = max(next.level, level)
 		f.identity.Store(&next)
 		return nil, nil
+	case entryKeys:
+		next := *f.identity.Load()
+		refused, err := next.changeKeys(data)
+		if err != nil {
+			return nil, err
+		}
+		if refused == nil {
+			f.identity.Store(&next)
+		}
+		return keyAnswer{refused}, nil
 	}
 	if data[0]&ignorable != 0 {
 		return nil, nil
@@ -149,8 +166,8 @@ func (f *fsm) apply(index uint64, data []byte) (any, error) {
 // --- snapshots -----------------------------------------------------------------------------
 
 // A snapshot is its format (appendFormat), the applied index, the cluster's id, from format 2 on the feature
-// level, the key ring, the number of rooms, each room's id and table, and a CRC-32C over all of it. Format 1 is written
-// at level 1, so that a version from before the levels can read it.
+// level, the key ring, from format 3 on the number of the last key, the number of rooms, each room's id and table, and a CRC-32C
+// over all of it. Each format is written at the level of its number, so that every version that may be in the cluster can read it.
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -194,17 +211,17 @@ func (s *snapshot) Release() {}
 func (s *snapshot) write(w io.Writer) error {
 	sum := crc32.New(castagnoli)
 	both := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
-	format := 1
-	if s.identity.featureLevel() > 1 {
-		format = snapshotFormat
-	}
+	format := min(s.identity.featureLevel(), snapshotFormat)
 	head := appendFormat(nil, snapshotKind, format, snapshotNamed, s.version)
 	head = appendUint64(head, s.index)
 	head = append(head, s.identity.cluster[:]...)
 	if format > 1 {
 		head = binary.BigEndian.AppendUint16(head, uint16(s.identity.level))
 	}
-	head = appendRing(head, s.identity.keys)
+	head = appendRing(head, s.identity.keys, format)
+	if format >= 3 {
+		head = append(head, s.identity.lastKey)
+	}
 	head = binary.BigEndian.AppendUint16(head, uint16(len(s.ids)))
 	if _, err := both.Write(head); err != nil {
 		return err
@@ -275,12 +292,22 @@ func readSnapshot(r io.Reader) (index uint64, id *identity, rooms map[queue.Room
 	if _, err := io.ReadFull(body, ring); err != nil {
 		return 0, nil, nil, err
 	}
-	ring = append(ring, make([]byte, 33*int(ring[0]))...)
+	size, most := keyBytes(format)
+	if int(ring[0]) > most {
+		return 0, nil, nil, fmt.Errorf("key ring of %d keys", ring[0])
+	}
+	ring = append(ring, make([]byte, size*int(ring[0]))...)
 	if _, err := io.ReadFull(body, ring[1:]); err != nil {
 		return 0, nil, nil, err
 	}
-	if id.keys, _, err = cutRing(ring); err != nil {
+	if id.keys, _, err = cutRing(ring, format); err != nil {
 		return 0, nil, nil, err
+	}
+	if format >= 3 {
+		if _, err := io.ReadFull(body, number[:1]); err != nil {
+			return 0, nil, nil, err
+		}
+		id.lastKey = number[0]
 	}
 	if _, err := io.ReadFull(body, number[:]); err != nil {
 		return 0, nil, nil, err

@@ -127,11 +127,25 @@ func (n *Node) beginTerm(contact time.Time) error {
 			return fmt.Errorf("make the first key: %w", err)
 		}
 	}
-	base := queue.LimitsChange{Now: n.clock.now(), Base: true, Set: queue.AllFields &^ queue.LaterFields, Values: n.cfg.Limits}
-	if _, err := n.propose(queue.AppendLimits(nil, base)); err != nil {
+	if err := n.setBase(); err != nil {
 		return fmt.Errorf("set the limits: %w", err)
 	}
 	return nil
+}
+
+// setBase makes the limits of this node's environment the base, as far as the feature level knows them.
+func (n *Node) setBase() error {
+	base := queue.LimitsChange{Now: n.clock.now(), Base: true, Set: n.fields(), Values: n.cfg.Limits}
+	_, err := n.propose(queue.AppendLimits(nil, base))
+	return err
+}
+
+// fields are the limits that the feature level knows.
+func (n *Node) fields() queue.Field {
+	if n.fsm.identity.Load().featureLevel() < since(queue.EntryLaterLimits) {
+		return queue.AllFields &^ queue.LaterFields
+	}
+	return queue.AllFields
 }
 
 // resumption is a new leader's first entry. last is the time of the newest entry in its table, and contact when it last heard of
@@ -241,7 +255,11 @@ func (n *Node) proposeLimits(change queue.LimitsChange) (queue.Limits, uint64, e
 		return queue.Limits{}, 0, errNotLeader
 	}
 	change.Now = n.clock.now()
-	future := n.raft.Apply(queue.AppendLimits(nil, change), enqueue)
+	entry := queue.AppendLimits(nil, change)
+	if err := n.mayPropose(entry[0]); err != nil {
+		return queue.Limits{}, 0, err
+	}
+	future := n.raft.Apply(entry, enqueue)
 	if err := n.taken(future); err != nil {
 		return queue.Limits{}, 0, unknownFate(err)
 	}

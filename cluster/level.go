@@ -15,10 +15,12 @@ import (
 //
 //   - 1: the entries 1 to 4, and snapshots of format 1
 //   - 2: the entry that raises the level, and snapshots of format 2
+//   - 3: limits with first_hit_ttl, visitors that are unconfirmed, the command KindStay, changes of the proof keys, and snapshots
+//     of format 3
 //
 // The level of a cluster is part of the replicated state. It is the lowest of what its voters have announced, it is
 // raised once all of them have, and it never falls: whoever could not read an entry must never meet it.
-const FeatureLevel = 2
+const FeatureLevel = 3
 
 // The first byte of an entry is its kind. A kind with the bit ignorable is one that a version which does not know
 // it passes over: it may not change what any other entry does to a table. Every other unknown kind ends the node.
@@ -55,10 +57,13 @@ func (id *identity) featureLevel() int { return max(id.level, 1) }
 
 // since is the level that brought a kind of entry. The first four are as old as the log; a new kind gets a line here.
 func since(kind byte) int {
-	if kind <= entryKey {
+	switch {
+	case kind <= entryKey:
 		return 1
+	case kind == entryLevel:
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // mayPropose refuses an entry that some voter may not be able to read. The level itself is different: who proposes it
@@ -91,7 +96,8 @@ func (n *Node) raiseLevel(ctx context.Context) {
 	timer := time.NewTicker(levelEvery)
 	defer timer.Stop()
 	told := ""
-	for n.fsm.identity.Load().featureLevel() < n.announced() {
+	owed := false // what a limit of the new level has as its base is not set yet
+	for owed || n.fsm.identity.Load().featureLevel() < n.announced() {
 		level, behind := n.lowestLevel(ctx, clients)
 		switch {
 		case level > n.fsm.identity.Load().featureLevel():
@@ -100,9 +106,18 @@ func (n *Node) raiseLevel(ctx context.Context) {
 				break
 			}
 			n.log.Info("feature level raised: a version that does not know it can no longer take part", "level", level)
+			owed = true
 		case level > 0 && behind != told:
 			told = behind
 			n.log.Info("the feature level waits for a node to be upgraded", "level", level, "peer", behind)
+		}
+		if owed {
+			if err := n.setBase(); err != nil {
+				n.log.Debug("the limits of the new level were not set", "err", err)
+			} else {
+				owed = false
+				continue
+			}
 		}
 		select {
 		case <-timer.C:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -16,6 +17,20 @@ func raised(t testing.TB) *fsm {
 	f := settled(t)
 	f.version = "v9.8 of a test"
 	f.feed(t, 8, appendLevel(nil, FeatureLevel))
+	limits := queue.LimitsChange{Now: 2100, Base: true, Set: queue.FieldFirstHitTTL | queue.FieldMaxActive, Values: queue.Limits{MaxActive: 4, FirstHitTTL: 20e9}}
+	f.feed(t, 9, queue.AppendLimits(nil, limits))
+	commands := []queue.Command{
+		{Kind: queue.KindLeave, Token: visitor(3)},
+		{Kind: queue.KindLeave, Token: visitor(4)},
+		{Kind: queue.KindLeave, Token: visitor(5)},
+		{Kind: queue.KindEnter, Token: visitor(6)},
+		{Kind: queue.KindStay, Token: visitor(6), Arg: 3},
+	}
+	f.feed(t, 10, queue.AppendBatch(nil, queue.Batch{Now: 2200, Commands: commands}))
+	f.feed(t, 11, appendRotation(nil, 2300, [32]byte{4}))
+	if c := f.table.Load().Stats().Counts; c.Unconfirmed != 1 {
+		t.Fatalf("counts %+v, want one that is unconfirmed", c)
+	}
 	return f
 }
 
@@ -32,8 +47,8 @@ func TestSnapshotFormatFollowsTheLevel(t *testing.T) {
 	}
 	f := raised(t)
 	data := persisted(t, f)
-	if !bytes.HasPrefix(data, []byte("owr snapshot 2\nowr v9.8 of a test\n\x00")) {
-		t.Errorf("at level 2 it begins with %q", data[:40])
+	if !bytes.HasPrefix(data, []byte("owr snapshot 3\nowr v9.8 of a test\n\x00")) {
+		t.Errorf("at level 3 it begins with %q", data[:40])
 	}
 	g, err, _ := restored(data)
 	if err != nil {
@@ -42,8 +57,8 @@ func TestSnapshotFormatFollowsTheLevel(t *testing.T) {
 	if got, want := g.table.Load().Stats(), f.table.Load().Stats(); got != want {
 		t.Errorf("stats %+v, want %+v", got, want)
 	}
-	if id := g.identity.Load(); id.featureLevel() != 2 || len(id.keys) != 2 || id.cluster != f.identity.Load().cluster {
-		t.Errorf("identity %+v, want level 2 and what there was", id)
+	if got, want := g.identity.Load(), f.identity.Load(); got.featureLevel() != 3 || !reflect.DeepEqual(got, want) || got.lastKey != 4 || len(got.keys) != 3 {
+		t.Errorf("identity %+v, want %+v", got, want)
 	}
 	for n := range data {
 		bad := bytes.Clone(data)
@@ -78,7 +93,7 @@ func TestNewerSnapshotNamesItsWriter(t *testing.T) {
 	id.level = FeatureLevel + 1
 	high.identity.Store(&id)
 	for name, data := range map[string][]byte{
-		"format": []byte("owr snapshot 3\nowr v9.8 of a test\nwhat nobody knows yet"),
+		"format": []byte("owr snapshot 4\nowr v9.8 of a test\nwhat nobody knows yet"),
 		"level":  persisted(t, high),
 	} {
 		_, err, failure := restored(data)
@@ -93,6 +108,22 @@ func TestNewerSnapshotNamesItsWriter(t *testing.T) {
 		t.Errorf("nobody of us: %v, %v", err, failure)
 	}
 }
+
+// At level 2 a snapshot is what the version with that level reads, key ring included.
+func TestSnapshotOfTheSecondFormat(t *testing.T) {
+	f := settled(t)
+	f.version = "v1"
+	f.feed(t, 8, appendLevel(nil, 2))
+	data := persisted(t, f)
+	if want := persisted(t, settled(t)); !bytes.HasPrefix(data, []byte("owr snapshot 2\nowr v1\n")) || len(data) != len(want)+len("owr v1\n")+2 {
+		t.Errorf("at level 2 it has %d bytes and begins with %q", len(data), data[:30])
+	}
+	if g, err, _ := restored(data); err != nil || g.identity.Load().featureLevel() != 2 || !bytes.Equal(persisted(t, named(g, "v1")), data) {
+		t.Errorf("read again: %v", err)
+	}
+}
+
+func named(f *fsm, version string) *fsm { f.version = version; return f }
 
 func TestUnknownIgnorableEntryIsPassedOver(t *testing.T) {
 	f, failure := machine()
@@ -137,11 +168,18 @@ func TestNewEntriesWaitForTheLevel(t *testing.T) {
 			t.Errorf("kind %d at level 1: %v", kind, err)
 		}
 	}
-	if err := n.mayPropose(entryKey + 1); !errors.Is(err, errLevel) {
-		t.Errorf("a new kind at level 1: %v, want %v", err, errLevel)
+	for level := 1; level < FeatureLevel; level++ {
+		f.feed(t, uint64(level), appendLevel(nil, level))
+		for _, kind := range []byte{queue.EntryLaterLimits, entryKeys, entryKeys + 1} {
+			if err := n.mayPropose(kind); !errors.Is(err, errLevel) {
+				t.Errorf("the new kind %d at level %d: %v, want %v", kind, level, err, errLevel)
+			}
+		}
 	}
-	f.feed(t, 1, appendLevel(nil, 2))
-	if err := n.mayPropose(entryKey + 1); err != nil {
-		t.Errorf("a new kind at level 2: %v", err)
+	f.feed(t, 9, appendLevel(nil, 3))
+	for _, kind := range []byte{queue.EntryLaterLimits, entryKeys} {
+		if err := n.mayPropose(kind); err != nil {
+			t.Errorf("the new kind %d at level 3: %v", kind, err)
+		}
 	}
 }

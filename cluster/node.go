@@ -202,6 +202,16 @@ func (n *Node) Lookup(token queue.Token) queue.View {
 // Touch notes a sign of life. It never blocks; the touch is committed with the next flush.
 func (n *Node) Touch(token queue.Token) { n.touches.note(token) }
 
+// Stay is Touch for a request that did not bring the cookie and is under way yet: it confirms nobody. A cluster that does not know
+// the difference yet has nobody to confirm either.
+func (n *Node) Stay(token queue.Token) {
+	if n.fsm.identity.Load().featureLevel() < 3 {
+		n.touches.note(token)
+		return
+	}
+	n.touches.noteStay(token)
+}
+
 // Submit has one command carried out and returns the decision of the commit. It waits until then, or until
 // ctx ends; errors are ErrNoLeader, ErrBusy, ErrClosed and ctx's.
 func (n *Node) Submit(ctx context.Context, c queue.Command) (queue.Decision, error) {
@@ -261,10 +271,15 @@ func (n *Node) Follow(limit int) (picture *queue.Frozen, feed *queue.Feed, stop 
 }
 
 // SetLimits has a change of limits carried out, by whichever node leads, and returns the limits then in
-// force. On return this node's replica has them too, unless ctx ended first, and so have the others in reach.
+// force. On return this node's replica has them too, unless ctx ended first, and so have the others in reach. A *RefusedError says
+// that nothing was done, since some node is too old for one of the limits.
 func (n *Node) SetLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, error) {
 	if err := change.Values.Validate(change.Set); err != nil {
 		return queue.Limits{}, err
+	}
+	if later := (change.Set | change.Clear) &^ n.fields(); later != 0 {
+		return queue.Limits{}, refusef("a limit of this change needs feature level %d, and the cluster is at %d: upgrade all nodes first",
+			since(queue.EntryLaterLimits), n.fsm.identity.Load().featureLevel())
 	}
 	for {
 		limits, err := n.setLimits(ctx, change)

@@ -63,7 +63,7 @@ func TestSimulation(t *testing.T) {
 		}
 	})
 	t.Logf("%d seeds: %+v", len(seeds), sum)
-	if len(seeds) >= 100 && (sum.Elections < len(seeds) || sum.Promoted < len(seeds) || sum.Expired < len(seeds) || sum.Restored == 0 || sum.Unknown == 0) {
+	if len(seeds) >= 100 && (sum.Elections < len(seeds) || sum.Promoted < len(seeds) || sum.Expired < len(seeds) || sum.Restored == 0 || sum.Unknown == 0 || sum.TakenBack < len(seeds)/8 || sum.HeadAgain == 0) {
 		t.Errorf("the simulation does not get around: %+v", sum)
 	}
 }
@@ -85,8 +85,8 @@ func TestSimulationRepeats(t *testing.T) {
 
 // A simTally counts what has happened.
 type simTally struct {
-	Entries, Elections, Crashes, Cuts, Pauses, Restored, Told, Passed, Promoted, Expired, Unknown int
-	Sum                                                                                           uint64
+	Entries, Elections, Crashes, Cuts, Pauses, Restored, Told, Passed, Promoted, Expired, Unknown, TakenBack, HeadAgain int
+	Sum                                                                                                                 uint64
 }
 
 func (s *simTally) add(o simTally) {
@@ -101,11 +101,14 @@ func (s *simTally) add(o simTally) {
 	s.Promoted += o.Promoted
 	s.Expired += o.Expired
 	s.Unknown += o.Unknown
+	s.TakenBack += o.TakenBack
+	s.HeadAgain += o.HeadAgain
 }
 
 const (
 	simSlots  = 3
 	simTTL    = 2 * time.Second
+	simFirst  = 600 * time.Millisecond
 	simClaim  = 3 * time.Second
 	simAbsent = 3 * time.Second
 	simFaulty = 30 * time.Second // after that everything is mended
@@ -371,12 +374,17 @@ type simTruth struct {
 	sums    map[uint64]uint64
 	state   map[queue.Token]queue.State
 	tickets map[queue.Token]uint64 // of those in line
-	back    []uint64               // tickets that came back into the line, since their visitors did not claim
+	back    []uint64               // tickets that came back into the line, since their visitors did not claim or had their slot taken back
+	changes int
+	entered map[queue.Token]time.Time
+	taken   map[queue.Token]bool // those whose slot was taken back and who have not been seen since
+	born    map[queue.Token]int  // rising: in which order they came in or joined the line
 }
 
 func newSimTruth(w *simWorld) *simTruth {
 	r := &simTruth{
 		w: w, log: map[uint64]simEntry{}, sums: map[uint64]uint64{}, state: map[queue.Token]queue.State{}, tickets: map[queue.Token]uint64{},
+		taken: map[queue.Token]bool{}, born: map[queue.Token]int{}, entered: map[queue.Token]time.Time{},
 	}
 	r.fsm = newFSM(newClusterClock(time.Now), func(err error) { w.fatalf("the log cannot be read: %v", err) })
 	_, r.feed = r.fsm.table.Load().Follow(1 << 20)
@@ -417,9 +425,27 @@ func (r *simTruth) change(index uint64, c queue.Change) {
 		w.fatalf("entry %d: %s was %s and the change says %s", index, c.Token, r.state[c.Token], c.Before)
 	}
 	r.state[c.Token] = c.After
+	if c.Before == queue.Unknown {
+		r.born[c.Token], r.entered[c.Token] = r.changes, w.now()
+	}
+	r.changes++
 	w.logf("entry %d: visitor %d %s → %s", index, w.visitorOf(c.Token).id, c.Before, c.After)
-	if c.Before == queue.Released && c.After.Waits() {
+	if c.Before == queue.Active && c.After.Waits() {
+		w.tally.TakenBack++
+		r.tickets[c.Token], r.taken[c.Token] = r.fsm.table.Load().Lookup(c.Token).Ticket, true
+		w.visitorOf(c.Token).takenBack(index)
+	}
+	if c.Before.Holds() && c.After.Waits() {
 		r.back = append(r.back, r.tickets[c.Token])
+	}
+	if c.Before == queue.Absent && r.taken[c.Token] {
+		delete(r.taken, c.Token)
+		for token, ticket := range r.tickets {
+			if r.state[token] == queue.Queued && ticket < r.tickets[c.Token] && r.born[token] > r.born[c.Token] {
+				w.fatalf("entry %d: %s is back with ticket %d, behind one with %d who came later (I2)", index, c.Token, r.tickets[c.Token], ticket)
+			}
+		}
+		w.tally.HeadAgain++
 	}
 	switch {
 	case c.After.Waits() && !c.Before.Waits():

@@ -152,6 +152,7 @@ func (n *simNode) beginTerm() {
 			}
 			limits := queue.DefaultLimits()
 			limits.MaxActive, limits.ActiveTTL, limits.ClaimTTL, limits.QueueAbsent, limits.QueueTTL = simSlots, simTTL, simClaim, simAbsent, time.Hour
+			limits.FirstHitTTL = simFirst
 			base := n.propose(queue.AppendLimits(nil, queue.LimitsChange{Now: n.clock.now(), Base: true, Set: queue.AllFields, Values: limits}))
 			n.flights[base] = simFlight{term, func(_ []queue.Decision, err error) {
 				if err == nil {

@@ -21,6 +21,8 @@ type simVisitor struct {
 	passed     time.Time // the last request with which it was inside
 	passedNode *simNode
 	life       int
+
+	first bool // its last way in was a first visit, and its cookie has not come back on a node that could tell the others
 }
 
 // act is one request to any node.
@@ -52,7 +54,7 @@ func (v *simVisitor) act() {
 		if s := v.w.truth.state[v.token]; s != queue.Active {
 			v.w.fatalf("node %d lets visitor %d in, which is %s (I5)", n.id, v.id, s)
 		}
-		v.pass(n, v.w.now())
+		v.pass(n, v.w.now(), true)
 		return
 	}
 	kind := queue.KindArrive
@@ -69,6 +71,9 @@ func (v *simVisitor) act() {
 		v.told(queue.Decision{State: view.State, Ticket: view.Ticket, Position: view.Position, Index: n.fsm.applied.load()})
 		return
 	}
+	if kind == queue.KindArrive && view.State == queue.Unknown && v.ticket == 0 && !v.inside && v.w.random.IntN(5) > 0 {
+		kind, v.index = queue.KindEnter, 0 // it comes without a cookie
+	}
 	v.asking = true
 	asked := v.w.now()
 	ended := func(o outcome) {
@@ -76,7 +81,7 @@ func (v *simVisitor) act() {
 		if o.err == nil {
 			v.told(o.decisions[0])
 			if o.decisions[0].State == queue.Active {
-				v.pass(n, asked)
+				v.pass(n, asked, kind != queue.KindEnter)
 			}
 		}
 	}
@@ -96,10 +101,32 @@ func (v *simVisitor) act() {
 	})
 }
 
-// pass is that the visitor's request, which a node took at that time, goes to the site.
-func (v *simVisitor) pass(n *simNode, asked time.Time) {
+// pass is that the visitor's request, which a node took at that time, goes to the site; with its cookie, or as a first visit.
+func (v *simVisitor) pass(n *simNode, asked time.Time, cookie bool) {
 	v.w.tally.Passed++
+	switch {
+	case !cookie:
+		v.first = true
+		if v.w.random.IntN(3) > 0 {
+			v.restless = -6 // it was only passing by
+		}
+	case v.first:
+		v.first = false
+	}
 	v.passed, v.passedNode, v.life, v.inside = asked, n, n.life, true
+}
+
+// takenBack checks that the visitor's slot was one that may be taken back (I4): given to a first visit at least first_hit_ttl ago, whose
+// cookie has not come back on a node that could tell the others.
+func (v *simVisitor) takenBack(index uint64) {
+	entered := v.w.truth.entered[v.token]
+	if since := v.w.now().Sub(entered); since < simFirst-20*time.Millisecond {
+		v.w.fatalf("entry %d: the slot of visitor %d is taken back %v after its first visit (I4)", index, v.id, since)
+	}
+	if n := v.passedNode; !v.first && v.passed.After(entered) && n.life == v.life && n.trouble.Before(v.passed.Add(-time.Second)) {
+		v.w.fatalf("entry %d: the slot of visitor %d is taken back, and it was back at %v on node %d (I4)", index, v.id, v.passed.Sub(v.w.begun), n.id)
+	}
+	v.inside = false
 }
 
 // expired checks that the visitor's slot did not go too early (I4): not before active_ttl after its last request on a

@@ -14,7 +14,7 @@ type touches struct {
 	now    func() int64
 	shards [64]struct {
 		mu   sync.Mutex
-		seen map[queue.Token]int64 // cluster time of the newest sign, Unix milliseconds
+		seen map[queue.Token]int64 // cluster time of the newest sign, Unix milliseconds; negative: none of them came with the cookie
 	}
 }
 
@@ -35,6 +35,18 @@ func (t *touches) note(token queue.Token) {
 	s.mu.Unlock()
 }
 
+// noteStay keeps a sign of life that did not come with the cookie. It makes one that did newer, and does not take its place.
+func (t *touches) noteStay(token queue.Token) {
+	now := t.now()
+	s := &t.shards[token[1]%64]
+	s.mu.Lock()
+	if s.seen[token] <= 0 {
+		now = -now
+	}
+	s.seen[token] = now
+	s.mu.Unlock()
+}
+
 // take empties the gathered touches into a list.
 func (t *touches) take() []touch {
 	var out []touch
@@ -42,7 +54,7 @@ func (t *touches) take() []touch {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for token, seen := range s.seen {
-			out = append(out, touch{token, seen})
+			out = append(out, touch{token, max(seen, -seen), seen < 0})
 		}
 		clear(s.seen)
 		s.mu.Unlock()
@@ -53,6 +65,7 @@ func (t *touches) take() []touch {
 type touch struct {
 	token queue.Token
 	seen  int64
+	stay  bool // it did not come with the cookie
 }
 
 // giveBack keeps touches that could not be sent, unless a newer one has been noted meanwhile.
@@ -60,9 +73,12 @@ func (t *touches) giveBack(list []touch) {
 	for _, v := range list {
 		s := &t.shards[v.token[1]%64]
 		s.mu.Lock()
-		if s.seen[v.token] < v.seen {
-			s.seen[v.token] = v.seen
+		noted := s.seen[v.token]
+		seen := max(noted, -noted, v.seen)
+		if v.stay && noted <= 0 {
+			seen = -seen
 		}
+		s.seen[v.token] = seen
 		s.mu.Unlock()
 	}
 }
@@ -87,6 +103,9 @@ func (t *touches) commands(list []touch) []queue.Command {
 	for i, v := range list {
 		age := min(max(now-v.seen, 0), int64(time.Hour/time.Millisecond))
 		out[i] = queue.Command{Kind: queue.KindTouch, Token: v.token, Arg: uint32(age)}
+		if v.stay {
+			out[i].Kind = queue.KindStay
+		}
 	}
 	return out
 }

@@ -13,12 +13,13 @@ import (
 // Forwarding speaks in frames: four bytes of length, one of kind, the payload. A request is answered by one
 // frame before the next one is read.
 const (
-	frameCommands byte = 1 // queue.AppendCommands, after two bytes of room; answered by decisions
-	frameLimits   byte = 2 // queue.AppendLimits; answered by limits in the same form
-	framePing     byte = 3 // the asker's id; answered by a pong
-	frameAbout    byte = 4 // nothing; answered by appendAbout
-	frameMembers  byte = 8 // nothing; answered by a Membership in JSON
-	frameChange   byte = 9 // a change of members in JSON; answered by an outcome in JSON
+	frameCommands byte = 1  // queue.AppendCommands, after two bytes of room; answered by decisions
+	frameLimits   byte = 2  // queue.AppendLimits; answered by limits in the same form
+	framePing     byte = 3  // the asker's id; answered by a pong
+	frameAbout    byte = 4  // nothing; answered by appendAbout
+	frameMembers  byte = 8  // nothing; answered by a Membership in JSON
+	frameChange   byte = 9  // a change of members in JSON; answered by an outcome in JSON
+	frameKeys     byte = 10 // a change of the proof keys in JSON; answered by an outcome in JSON
 
 	frameOK        byte = 64 // the answer to the request
 	frameNotLeader byte = 65 // nothing was done: ask again, elsewhere or later

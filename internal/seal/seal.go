@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"hash"
 	"sync"
+	"time"
 )
 
 // Size is the length of a proof in bytes.
@@ -17,6 +18,7 @@ const Size = 16
 type Key struct {
 	ID     uint8
 	Secret [32]byte
+	Made   int64 // cluster time in Unix milliseconds; 0: not known
 }
 
 // NewKey makes a key from the system's randomness.
@@ -38,6 +40,21 @@ func (r Ring) Find(id uint8) (Key, bool) {
 		}
 	}
 	return Key{}, false
+}
+
+// Lead is for how long a new key only verifies. A node that has not heard of it yet would take a cookie under it for a stranger's, and
+// its visitor would lose a place that it has just been told of; in this time every node that hears anything has heard of it.
+const Lead = 5 * time.Second
+
+// Signer is the key of new proofs at that cluster time: the newest that has been known for Lead, or else the oldest. The ring must
+// not be empty.
+func (r Ring) Signer(now int64) Key {
+	for _, k := range r {
+		if k.Made+Lead.Milliseconds() <= now {
+			return k
+		}
+	}
+	return r[len(r)-1]
 }
 
 // A mac is HMAC-SHA256 under one key. Making one hashes the key twice over, so it is kept for the next message: there are two
