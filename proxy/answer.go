@@ -98,7 +98,7 @@ func (s *Server) appendCookieLine(dst []byte, v *verdict, https bool) ([]byte, b
 	}
 	maxAge := max(24*time.Hour, s.room.Limits().QueueTTL)
 	dst = append(dst, "Set-Cookie: "...)
-	dst = appendSetCookie(dst, s.cfg.CookieName, v.token, keys[0], v.index, maxAge, s.secureCookie || https)
+	dst = appendSetCookie(dst, s.cfg.CookieName, v.token, keys.Signer(s.room.Now()), v.index, maxAge, s.secureCookie || https)
 	return append(dst, "\r\n"...), true
 }
 

@@ -25,6 +25,8 @@ type Room interface {
 	Lookup(queue.Token) queue.View
 	// Touch notes that a visitor is here; it is committed with the next flush. It never blocks.
 	Touch(queue.Token)
+	// Stay is Touch for a request that did not bring the visitor's cookie and is under way yet: it confirms nobody.
+	Stay(queue.Token)
 	// Submit waits for a commit. An error means that the change could not be made now; it may
 	// still happen later.
 	Submit(context.Context, queue.Command) (queue.Decision, error)

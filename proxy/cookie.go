@@ -78,20 +78,25 @@ func CheckCookie(value []byte, keys seal.Ring) (index uint64, ok bool) {
 	return binary.BigEndian.Uint64(proof[1:]), true
 }
 
-// namesKey reports whether the proof in a value of the right form names one of the keys. It
-// costs next to nothing and is what the hot path knows of a proof: one under a key that has
-// been rotated out is renewed.
-func namesKey(value []byte, keys seal.Ring) bool {
+// keyOf is the number of the key that the proof in a value of the right form names. It costs next to nothing and is what the
+// hot path knows of a proof.
+func keyOf(value []byte) (id uint8, ok bool) {
 	var first [3]byte
 	if _, err := proofText.Decode(first[:], value[queue.TokenLen+1:queue.TokenLen+5]); err != nil {
-		return false
+		return 0, false
 	}
+	return first[0], true
+}
+
+// weigh says whether a key is one of the keys, and whether a proof under it is to be renewed: one under a key that was removed, or
+// that a newer one has taken over from.
+func (s *Server) weigh(id uint8, keys seal.Ring) (valid, renew bool) {
 	for i := range keys {
-		if keys[i].ID == first[0] {
-			return true
+		if keys[i].ID == id {
+			return true, i > 0 && keys.Signer(s.room.Now()).ID != id
 		}
 	}
-	return false
+	return false, true
 }
 
 // newToken makes the token of a first visit.

@@ -193,7 +193,9 @@ func (l *loop) settle(c *loopClient, in []byte, who *caller) {
 		l.reply(c, s.queuePage(h), false)
 		return
 	case who.value == nil:
-		v, kind = s.newcomer(&from)
+		if v, kind = s.stranger(who), settled; v.outcome == letIn {
+			v, kind = s.newcomer(&from)
+		}
 		who.token = v.token
 	case s.behind(who):
 		l.leave(c, in) // it has to wait for this replica
@@ -242,7 +244,7 @@ func (l *loop) conclude(c *loopClient, h *head, from *sender, v verdict) {
 		if v.tell {
 			c.gains = gain{&v, from.https}
 		}
-		c.presence = newPresence(s.room, v.token)
+		c.presence = newPresence(s.room, &v)
 		request := s.appendOriginHead(l.buffer(), h, from)
 		l.keepBuffer(c) // what h points into
 		c.request = request

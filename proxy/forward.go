@@ -18,7 +18,7 @@ const smallBody = 16 << 10
 // forward passes a request on and its response back.
 func (s *Server) forward(ctx *fasthttp.RequestCtx, x *exchange) {
 	h := &x.head
-	p := newPresence(s.room, x.verdict.token)
+	p := newPresence(s.room, &x.verdict)
 	if len(h.upgrade) > 0 {
 		if s.isWebSocket(h) {
 			s.forwardUpgrade(ctx, x, p)

@@ -31,6 +31,7 @@ type verdict struct {
 	tell     bool   // the visitor needs a new cookie
 	still    bool   // the line stands still: there is no majority
 	apart    bool   // let in without a slot, in an outage
+	first    bool   // let in with a request that did not bring a cookie
 }
 
 // maxCandidates is how many cookies of our name one request may make us check.
@@ -48,6 +49,9 @@ type caller struct {
 	form  bool   // a proof of the right form, under a key that is still valid
 	good  bool   // the proof was checked and holds; its index is index
 	index uint64
+	renew bool // the visitor needs a new cookie even if nothing has changed
+	// alien: it is on a first visit as far as this node knows, and token is that of a proof under a key that the node does not hold.
+	alien bool
 }
 
 // decide decides one request. The common case, a visitor that already holds a slot, costs one
@@ -98,7 +102,7 @@ func (s *Server) pass(c *caller) (verdict, bool) {
 	if now >= c.view.TouchAfter {
 		s.room.Touch(c.token)
 	}
-	return verdict{outcome: letIn, token: c.token, index: s.appliedUnless(c.form), tell: !c.form}, true
+	return verdict{outcome: letIn, token: c.token, index: s.appliedUnless(!c.renew), tell: c.renew}, true
 }
 
 // appliedUnless spares the hot path a load it has no use for.
@@ -113,7 +117,7 @@ func (s *Server) appliedUnless(known bool) uint64 {
 // good. Without one the caller is on its first visit.
 func (s *Server) identify(fields []field) caller {
 	keys := s.room.Keys()
-	candidates := 0
+	candidates, stranger := 0, caller{}
 	for i := range fields {
 		if fields[i].kind != fieldCookie {
 			continue
@@ -127,7 +131,15 @@ func (s *Server) identify(fields []field) caller {
 			if !ok {
 				continue
 			}
-			c := caller{token: token, view: s.room.Lookup(token), value: value, form: proven && namesKey(value, keys)}
+			c := caller{token: token, view: s.room.Lookup(token), value: value, renew: true}
+			if proven {
+				if id, ok := keyOf(value); ok {
+					c.form, c.renew = s.weigh(id, keys)
+					if !c.form {
+						stranger = caller{token: token, alien: true}
+					}
+				}
+			}
 			if c.view.State == queue.Unknown && c.form {
 				c.index, c.good = CheckCookie(value, keys)
 			}
@@ -135,16 +147,19 @@ func (s *Server) identify(fields []field) caller {
 				return c
 			}
 			if candidates++; candidates == maxCandidates {
-				return caller{}
+				return stranger
 			}
 		}
 	}
-	return caller{}
+	return stranger
 }
 
 // settle decides what one look at this replica cannot: everything but a visitor inside.
 func (s *Server) settle(c caller, from *sender) verdict {
 	if c.value == nil {
+		if v := s.stranger(&c); v.outcome != letIn {
+			return v
+		}
 		return s.firstVisit(from)
 	}
 	if s.behind(&c) {
@@ -163,6 +178,16 @@ func (s *Server) settle(c caller, from *sender) verdict {
 		return s.firstVisit(from)
 	}
 	return s.submit(c, from, kind)
+}
+
+// stranger is what a visitor without a name that this node knows is told before all else; letIn: nothing. A node that hears from no
+// majority may have missed that a key was made. Whoever brings a cookie under a key that it does not know keeps that cookie, and
+// the place that goes with it, until there is a majority again.
+func (s *Server) stranger(c *caller) verdict {
+	if c.alien && s.outage.perMinute == 0 && s.outage.standsStill() {
+		return verdict{outcome: failed, token: c.token, still: true}
+	}
+	return verdict{outcome: letIn}
 }
 
 // shedVerdict is for an arrival that is turned away: it has nothing yet, and gets nothing.
@@ -191,7 +216,7 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	case queue.Active:
 		s.room.Touch(c.token)
 		if s.room.Now() < c.view.Deadline {
-			return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good}, settled
+			return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good || c.renew}, settled
 		}
 		return verdict{}, queue.KindArrive // the majority may have given the slot away (I5)
 	case queue.Released:
@@ -217,7 +242,7 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 // inLine is the place that this replica has for the visitor.
 func (s *Server) inLine(c *caller) verdict {
 	return verdict{
-		outcome: waits, token: c.token, position: c.view.Position, index: s.room.Applied(), tell: !c.good, still: s.outage.standsStill(),
+		outcome: waits, token: c.token, position: c.view.Position, index: s.room.Applied(), tell: !c.good || c.renew, still: s.outage.standsStill(),
 	}
 }
 
@@ -263,7 +288,7 @@ const maxCommands = 3
 
 // follow turns the decision on a command into a verdict, or into the command that has to follow: KindEnter for a first visit.
 func follow(c *caller, kind queue.Kind, d queue.Decision) (verdict, queue.Kind) {
-	v := verdict{token: c.token, position: d.Position, index: d.Index, tell: !c.good || d.State != c.view.State}
+	v := verdict{token: c.token, position: d.Position, index: d.Index, tell: !c.good || c.renew || d.State != c.view.State}
 	switch {
 	case d.State == queue.Active:
 		v.outcome = letIn
@@ -326,7 +351,7 @@ func (s *Server) entered(token queue.Token, d queue.Decision, err error) verdict
 	case err != nil:
 		v.outcome = failed
 	case d.State == queue.Active:
-		v.outcome, v.index = letIn, d.Index
+		v.outcome, v.index, v.first = letIn, d.Index, true
 		return v
 	}
 	return s.outside(v)
@@ -334,11 +359,11 @@ func (s *Server) entered(token queue.Token, d queue.Decision, err error) verdict
 
 // outside completes the verdict of a visitor that has a name and no place yet.
 func (s *Server) outside(v verdict) verdict {
-	queued := s.room.Counts().Queued
-	if most := s.room.Limits().QueueMax; v.outcome == waits && most > 0 && queued >= most {
+	counts := s.room.Counts()
+	if most := s.room.Limits().QueueMax; v.outcome == waits && most > 0 && counts.Line() >= most {
 		return verdict{outcome: full}
 	}
 	v.still = s.outage.standsStill()
-	v.position = queued + 1 // an estimate: it has no ticket yet
+	v.position = counts.Queued + 1 // an estimate: it has no ticket yet
 	return v
 }

@@ -73,6 +73,56 @@ var gateCases = []gateCase{
 		r.submitErr = errNoQuorum
 		return c
 	}, outcome: waits, position: 1, touch: true},
+	{name: "queued, with a proof under the older key", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, _ := r.queued(t)
+		return r.older(token)
+	}, outcome: waits, position: 1, tell: true, touch: true},
+	{name: "inside, with a proof under the older key", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, _ := r.active(t)
+		return r.older(token)
+	}, outcome: letIn, tell: true},
+	{name: "inside, and the newer key does not sign yet", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, _ := r.active(t)
+		r.keys[0].Made = r.now
+		return r.older(token)
+	}, outcome: letIn},
+	{name: "inside, and under the newer key before it signs here", prepare: func(t *testing.T, r *fakeRoom) string {
+		_, c := r.active(t)
+		r.keys[0].Made = r.now
+		return c
+	}, outcome: letIn},
+	{name: "inside, with a proof under a key that was removed", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, _ := r.active(t)
+		c := r.older(token)
+		r.keys = r.keys[:1]
+		return c
+	}, outcome: letIn, tell: true},
+	{name: "queued, with a proof under a key that was removed", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, _ := r.queued(t)
+		c := r.older(token)
+		r.keys = r.keys[:1]
+		return c
+	}, outcome: waits, position: 1, tell: true, touch: true},
+	{name: "unknown, with a proof under a key that was removed: a first visit", prepare: func(t *testing.T, r *fakeRoom) string {
+		c := r.older(newToken())
+		r.keys = r.keys[:1]
+		return c
+	}, outcome: letIn, tell: true, kinds: kinds(queue.KindEnter)},
+	{name: "unknown, under a key that this node does not hold, and there is no majority: it keeps its cookie", prepare: func(t *testing.T, r *fakeRoom) string {
+		c := r.older(newToken())
+		r.keys, r.noQuorum, r.submitErr = r.keys[:1], true, errNoQuorum
+		return c
+	}, outcome: failed},
+	{name: "unconfirmed, and back", prepare: func(t *testing.T, r *fakeRoom) string {
+		token := newToken()
+		r.set(token, queue.View{State: queue.Active, Ticket: 7, Deadline: r.now + 20_000})
+		return r.cookie(token, 50)
+	}, outcome: letIn, touch: true},
+	{name: "unconfirmed, and back too late for this node's word", prepare: func(t *testing.T, r *fakeRoom) string {
+		token := newToken()
+		r.set(token, queue.View{State: queue.Active, Ticket: 7, Deadline: r.now})
+		return r.cookie(token, 50)
+	}, outcome: letIn, kinds: kinds(queue.KindArrive), touch: true},
 	{name: "absent", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Absent, Ticket: 1, Position: 1})

@@ -5,8 +5,6 @@ import (
 	"io"
 	"sync"
 	"time"
-
-	"github.com/openwaitingroom/owr/queue"
 )
 
 // The lane is the short way for what a waiting room does all day: a GET without a body by a visitor that this replica knows to
@@ -144,13 +142,13 @@ func (s *Server) laneServe(c *clientConn, b *laneBuffer) (end laneEnd) {
 		from := s.senderOf(c.peer, b.head.fields)
 		return s.laneAnswer(c, b, s.holdAnswer(&b.head, &v), from.https)
 	}
-	return s.laneForward(c, b, v.token)
+	return s.laneForward(c, b, &v)
 }
 
 // lanePass decides a request, and reports false when that is not for the lane. Only what is counts for the limits.
 func (s *Server) lanePass(h *head) (verdict, bool) {
 	who := s.identify(h.fields)
-	if !who.form {
+	if who.renew {
 		return verdict{}, false // its answer gains a cookie
 	}
 	v, ok := s.pass(&who)
@@ -165,8 +163,8 @@ func (s *Server) lanePass(h *head) (verdict, bool) {
 }
 
 // laneForward passes the request on and its response back.
-func (s *Server) laneForward(c *clientConn, b *laneBuffer, token queue.Token) laneEnd {
-	h, from, p := &b.head, s.senderOf(c.peer, b.head.fields), newPresence(s.room, token)
+func (s *Server) laneForward(c *clientConn, b *laneBuffer, v *verdict) laneEnd {
+	h, from, p := &b.head, s.senderOf(c.peer, b.head.fields), newPresence(s.room, v)
 	b.out = s.appendOriginHead(b.out[:0], h, &from)
 	r := responses.Get().(*response)
 	defer responses.Put(r)

@@ -15,14 +15,14 @@ func steered(rate float64, burst int) (*meter, *time.Duration) {
 	return m, now
 }
 
-func keyOf(n int) (key [16]byte) {
+func numbered(n int) (key [16]byte) {
 	binary.BigEndian.PutUint64(key[:], uint64(n))
 	return key
 }
 
 func TestMeterRefills(t *testing.T) {
 	m, now := steered(1, 2)
-	a, b := keyOf(1), keyOf(2)
+	a, b := numbered(1), numbered(2)
 	if got := []bool{m.allow(a), m.allow(a), m.allow(a), m.allow(b)}; !got[0] || !got[1] || got[2] || !got[3] {
 		t.Errorf("a burst of two, and another key: got %v", got)
 	}
@@ -45,13 +45,13 @@ func TestMeterIsBounded(t *testing.T) {
 		t.Errorf("a meter takes %d bytes", size)
 	}
 	m, now := steered(1, 60)
-	greedy := keyOf(-1)
+	greedy := numbered(-1)
 	for m.allow(greedy) {
 	}
 	refused := 0
 	for i := range 1_000_000 {
 		*now += time.Microsecond
-		if !m.allow(keyOf(i)) {
+		if !m.allow(numbered(i)) {
 			refused++
 		}
 	}
@@ -67,7 +67,7 @@ func TestMeterIsBounded(t *testing.T) {
 func TestMeterAllocatesNothing(t *testing.T) {
 	m := newMeter(1000, 10)
 	n := 0
-	if got := testing.AllocsPerRun(1000, func() { n++; m.allow(keyOf(n)) }); got != 0 {
+	if got := testing.AllocsPerRun(1000, func() { n++; m.allow(numbered(n)) }); got != 0 {
 		t.Errorf("got %v allocations", got)
 	}
 }
@@ -97,7 +97,7 @@ func BenchmarkMeter(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for n := 0; pb.Next(); n++ {
-			m.allow(keyOf(n % 1_000_000))
+			m.allow(numbered(n % 1_000_000))
 		}
 	})
 }

@@ -115,7 +115,7 @@ func (s *Server) passApart(c *caller) (verdict, bool) {
 	if !s.outage.admits(c.token, c.view) {
 		return verdict{}, false
 	}
-	return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good, apart: true}, true
+	return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good || c.renew, apart: true}, true
 }
 
 // count counts a decision. Who was let in without a slot is counted apart.

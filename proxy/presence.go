@@ -9,25 +9,34 @@ type presence struct {
 	token  queue.Token
 	begun  int64 // cluster time, Unix milliseconds
 	lastAt int64
+	first  bool // the request is a first visit: it did not bring the cookie
 }
 
 const touchEvery = 1000 // milliseconds
 
-func newPresence(room Room, token queue.Token) presence {
+func newPresence(room Room, v *verdict) presence {
 	now := room.Now()
-	return presence{room, token, now, now}
+	return presence{room, v.token, now, now, v.first}
 }
 
 // beat says that bytes have moved. One goroutine.
 func (p *presence) beat() {
 	if now := p.room.Now(); now-p.lastAt >= touchEvery {
 		p.lastAt = now
-		p.room.Touch(p.token)
+		p.touch()
 	}
 }
 
 func (p *presence) end() {
 	if p.room.Now()-p.begun >= touchEvery {
-		p.room.Touch(p.token)
+		p.touch()
 	}
+}
+
+func (p *presence) touch() {
+	if p.first {
+		p.room.Stay(p.token)
+		return
+	}
+	p.room.Touch(p.token)
 }

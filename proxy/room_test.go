@@ -28,6 +28,7 @@ type fakeRoom struct {
 	hasRoom   *bool                      // what HasRoom says, when not the truth
 
 	touched   []queue.Token
+	stayed    []queue.Token
 	submitted []queue.Command
 }
 
@@ -53,6 +54,12 @@ func (r *fakeRoom) Touch(t queue.Token) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.touched = append(r.touched, t)
+}
+
+func (r *fakeRoom) Stay(t queue.Token) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stayed = append(r.stayed, t)
 }
 
 func (r *fakeRoom) SubmitFunc(until time.Time, c queue.Command, then func(queue.Decision, error)) error {
@@ -254,6 +261,11 @@ func (r *fakeRoom) queued(t testing.TB) (queue.Token, string) {
 		r.views[token] = queue.View{State: queue.Queued, Ticket: uint64(len(r.line)), Position: len(r.line)}
 	})
 	return token, r.cookie(token, 50)
+}
+
+// older is the cookie that a visitor got before the last key was made.
+func (r *fakeRoom) older(token queue.Token) string {
+	return "wr_token=" + string(AppendCookie(nil, token, r.Keys()[1], 50))
 }
 
 // cookie is the whole pair that a browser sends.
