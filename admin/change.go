@@ -33,6 +33,11 @@ func (s *Server) setLimits(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	limits, err := s.cfg.SetLimits(ctx, change)
 	attrs := []any{"caller", r.RemoteAddr, "set", describeSet(change), "cleared", describeClear(change)}
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		s.log.Info("limits not changed", append(attrs, "status", http.StatusConflict, "err", err)...)
+		problem(w, http.StatusConflict, refused.Reason)
+		return
+	}
 	if err != nil {
 		s.log.Warn("limits perhaps not changed", append(attrs, "status", http.StatusServiceUnavailable, "err", err)...)
 		unavailable(w, err)

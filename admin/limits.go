@@ -70,6 +70,9 @@ func set(change *queue.LimitsChange, name string, value json.Token) error {
 		if f.Count {
 			parse = parseCount
 		}
+		if f.Off {
+			parse = parseOffOrSeconds
+		}
 		v, err := parse(number.String())
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -101,6 +104,18 @@ func parseSeconds(text string) (int64, error) {
 		return 0, fmt.Errorf("%s s is not between %v and %v s", text, queue.MinDuration.Seconds(), queue.MaxDuration.Seconds())
 	}
 	return int64(ms), nil
+}
+
+// parseOffOrSeconds is parseSeconds for a time that 0 turns off.
+func parseOffOrSeconds(text string) (int64, error) {
+	if v, err := strconv.ParseFloat(text, 64); err == nil && v == 0 {
+		return 0, nil
+	}
+	v, err := parseSeconds(text)
+	if err != nil {
+		err = fmt.Errorf("%w, nor 0", err)
+	}
+	return v, err
 }
 
 func fieldNames() string {

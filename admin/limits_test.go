@@ -12,7 +12,7 @@ import (
 func TestDecodeLimits(t *testing.T) {
 	all := queue.Limits{
 		MaxActive: 2, ActiveTTL: time.Minute, ClaimTTL: 1500 * time.Millisecond,
-		QueueAbsent: 100 * time.Millisecond, QueueTTL: 31 * 24 * time.Hour, QueueMax: queue.MaxCount,
+		QueueAbsent: 100 * time.Millisecond, QueueTTL: 31 * 24 * time.Hour, QueueMax: queue.MaxCount, FirstHitTTL: 20 * time.Second,
 	}
 	cases := []struct {
 		name, body string
@@ -28,10 +28,11 @@ func TestDecodeLimits(t *testing.T) {
 		{"an exponent", `{"max_active":1e3}`, queue.LimitsChange{Set: queue.FieldMaxActive, Values: queue.Limits{MaxActive: 1000}}},
 		{"an escaped name is the same name", `{"max\u005factive":2}`, queue.LimitsChange{Set: queue.FieldMaxActive, Values: queue.Limits{MaxActive: 2}}},
 		{
-			"all six, and both ends of the ranges",
-			`{"max_active":2,"active_ttl":60,"claim_ttl":1.5,"queue_absent":0.1,"queue_ttl":2678400,"queue_max":1073741824}`,
+			"all seven, and both ends of the ranges",
+			`{"max_active":2,"active_ttl":60,"claim_ttl":1.5,"queue_absent":0.1,"queue_ttl":2678400,"queue_max":1073741824,"first_hit_ttl":20}`,
 			queue.LimitsChange{Set: queue.AllFields, Values: all},
 		},
+		{"a time that is off", `{"first_hit_ttl":0}`, queue.LimitsChange{Set: queue.FieldFirstHitTTL}},
 		{"nothing", `{}`, queue.LimitsChange{}},
 	}
 	for _, c := range cases {
@@ -55,6 +56,8 @@ func TestDecodeLimitsRefuses(t *testing.T) {
 		{"twice the same", `{"max_active":5,"max_active":900}`, "max_active: given twice"},
 		{"twice, escaped", `{"max_active":5,"max\u005factive":900}`, "max_active: given twice"},
 		{"set and cleared", `{"max_active":5,"max_active":null}`, "max_active: given twice"},
+		{"a time that can not be off", `{"active_ttl":0}`, "active_ttl"},
+		{"a time that is neither", `{"first_hit_ttl":0.01}`, "first_hit_ttl: 0.01 s is not between 0.1 and 2.6784e+06 s, nor 0"},
 		{"another case", `{"Max_Active":5}`, "Max_Active"},
 		{"a fraction of a visitor", `{"max_active":2.5}`, "max_active"},
 		{"too many visitors", `{"queue_max":1073741825}`, "queue_max"},

@@ -30,7 +30,7 @@ type Config struct {
 	Ready  func() error // nil while this node can serve visitors; otherwise why not
 	Status func() Status
 	// SetLimits submits a change of the override layer and answers with the limits in force once
-	// it has committed. An error leaves open whether the change comes into force.
+	// it has committed. A *RefusedError says that nothing was done; any other error leaves open whether the change comes into force.
 	SetLimits func(context.Context, queue.LimitsChange) (queue.Limits, error)
 	// Leave takes a visitor out; found is false when the table does not hold it.
 	Leave func(context.Context, queue.Token) (found bool, err error)
@@ -38,6 +38,11 @@ type Config struct {
 	// done, any other error leaves it open.
 	Members       func(context.Context) Members
 	ChangeMembers func(context.Context, MemberChange) error
+	// Keys are the proof keys, the newest first; RotateKey makes another one, and RemoveKey ends one. A *RefusedError says that nothing
+	// was done. Keys nil: there are no such calls.
+	Keys      func() []Key
+	RotateKey func(context.Context) error
+	RemoveKey func(ctx context.Context, id uint8) error
 	// Backup makes a backup of this node's replica. Nil: there is no such call.
 	Backup func() (*Backup, error)
 }
@@ -94,6 +99,11 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/cluster", s.members)
 	for _, op := range []string{OpJoin, OpPromote, OpRemove, OpTransfer} {
 		mux.Handle("POST /v1/cluster/"+op, s.guard.protect(s.changeMembers(op)))
+	}
+	if s.cfg.Keys != nil {
+		mux.HandleFunc("GET /v1/keys", s.keys)
+		mux.Handle("POST /v1/keys/rotate", s.guard.protect(s.rotateKey))
+		mux.Handle("DELETE /v1/keys/{id}", s.guard.protect(s.removeKey))
 	}
 	if s.cfg.Backup != nil {
 		mux.Handle("GET /v1/backup", s.guard.protect(s.backup))

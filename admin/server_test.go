@@ -157,8 +157,8 @@ func TestStatusIsTheContract(t *testing.T) {
 	h := (&node{}).handler(t, "")
 	want := `{"node":"n1","role":"leader","leader":"n1","term":3,"applied_index":4711,"feature_level":2,"table_sum":"9f3c",` +
 		`"peers":[{"id":"n1","address":"n1:7000","voter":true,"healthy":true}],` +
-		`"room":{"active":1,"released":2,"queued":3,"absent":1,` +
-		`"max_active":2,"active_ttl":60,"claim_ttl":1.5,"queue_absent":90,"queue_ttl":1800,"queue_max":0,` +
+		`"room":{"active":1,"released":2,"queued":3,"absent":1,"unconfirmed":0,"taken_back":0,` +
+		`"max_active":2,"active_ttl":60,"claim_ttl":1.5,"queue_absent":90,"queue_ttl":1800,"queue_max":0,"first_hit_ttl":0,` +
 		`"overrides":{"claim_ttl":1.5,"max_active":2}},` +
 		`"mirror":{"enabled":true,"healthy":true,"behind_ms":4}}` + "\n"
 	if got := ask(h, "GET", "/v1/status", "").Body.String(); got != want {
@@ -177,7 +177,7 @@ func TestSetLimits(t *testing.T) {
 	n := &node{}
 	h := n.handler(t, "")
 	got := ask(h, "PUT", "/v1/limits", `{"max_active":2,"queue_max":null}`)
-	want := `{"max_active":2,"active_ttl":60,"claim_ttl":120,"queue_absent":90,"queue_ttl":1800,"queue_max":0}` + "\n"
+	want := `{"max_active":2,"active_ttl":60,"claim_ttl":120,"queue_absent":90,"queue_ttl":1800,"queue_max":0,"first_hit_ttl":0}` + "\n"
 	if got.Code != 200 || got.Body.String() != want {
 		t.Fatalf("%d %s, want 200 %s", got.Code, got.Body, want)
 	}

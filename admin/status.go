@@ -30,6 +30,10 @@ type Room struct {
 	Released int `json:"released"`
 	Queued   int `json:"queued"` // includes Absent
 	Absent   int `json:"absent"`
+	// Unconfirmed are those of Active whose cookie has not come back since their first visit, and TakenBack those of Absent that had
+	// to give their slot to somebody who waited.
+	Unconfirmed int `json:"unconfirmed"`
+	TakenBack   int `json:"taken_back"`
 	Limits
 	// Overrides holds those of the limits that the admin API has set; the others come from the
 	// environment of the node that leads.
@@ -40,6 +44,7 @@ type Room struct {
 func NewRoom(counts queue.Counts, limits queue.Limits, overridden queue.Field) Room {
 	r := Room{
 		Active: counts.Active, Released: counts.Released, Queued: counts.Queued, Absent: counts.Absent,
+		Unconfirmed: counts.Unconfirmed, TakenBack: counts.TakenBack,
 		Limits: newLimits(limits), Overrides: map[string]float64{},
 	}
 	for _, f := range queue.Fields {
@@ -70,12 +75,13 @@ type Limits struct {
 	QueueAbsent float64 `json:"queue_absent"`
 	QueueTTL    float64 `json:"queue_ttl"`
 	QueueMax    int     `json:"queue_max"`
+	FirstHitTTL float64 `json:"first_hit_ttl"` // 0: off
 }
 
 func newLimits(l queue.Limits) Limits {
 	return Limits{
 		MaxActive: l.MaxActive, QueueMax: l.QueueMax,
 		ActiveTTL: l.ActiveTTL.Seconds(), ClaimTTL: l.ClaimTTL.Seconds(),
-		QueueAbsent: l.QueueAbsent.Seconds(), QueueTTL: l.QueueTTL.Seconds(),
+		QueueAbsent: l.QueueAbsent.Seconds(), QueueTTL: l.QueueTTL.Seconds(), FirstHitTTL: l.FirstHitTTL.Seconds(),
 	}
 }

@@ -180,6 +180,7 @@ func (r *reader) limits(maxActive string, f *roomFlags) queue.Limits {
 		QueueAbsent: r.seconds("queue-absent", f.QueueAbsent, queue.MinDuration, queue.MaxDuration),
 		QueueTTL:    r.seconds("queue-ttl", f.QueueTTL, queue.MinDuration, queue.MaxDuration),
 		QueueMax:    r.count("queue-max", f.QueueMax, 0, queue.MaxCount),
+		FirstHitTTL: r.offOrSeconds("first-hit-ttl", f.FirstHitTTL, queue.MinDuration, queue.MaxDuration),
 	}
 }
 

@@ -46,7 +46,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	want := serveConfig{
 		Listen: ":8080", BackendConnectTimeout: 5 * time.Second, BackendTimeout: 60 * time.Second, MainURL: "/",
 		CookieName: "wr_token", QueueMode: "redirect", QueueStatus: 503,
-		Limits: queue.DefaultLimits(), ReleaseInterval: 2 * time.Second,
+		Limits: firstHit(queue.DefaultLimits()), ReleaseInterval: 2 * time.Second,
 		MaxHeader: 16 << 10, HeaderTimeout: 10 * time.Second, StallTimeout: 30 * time.Second, IdleTimeout: 60 * time.Second, PollMin: 2 * time.Second, PollMax: 30 * time.Second,
 		NoQuorum: "hold", NoQuorumPerMinute: 60, PollRPS: 10, MinRate: 250,
 		Redis:  redisConfig{Host: "127.0.0.1", Port: 6379, KeyPrefix: "wr:", PoolSize: 200, PoolIdleTimeout: 10 * time.Second},
@@ -56,6 +56,11 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got  %+v\nwant %+v", cfg, want)
 	}
+}
+
+func firstHit(l queue.Limits) queue.Limits {
+	l.FirstHitTTL = 20 * time.Second
+	return l
 }
 
 // everySetting has a value for each variable that is not its default, and how it shows.
@@ -81,6 +86,7 @@ var everySetting = []struct {
 	{"WR_QUEUE_ABSENT", "5", func(c serveConfig) any { return c.Limits.QueueAbsent }, "5s"},
 	{"WR_QUEUE_TTL", "6", func(c serveConfig) any { return c.Limits.QueueTTL }, "6s"},
 	{"WR_QUEUE_MAX", "7", func(c serveConfig) any { return c.Limits.QueueMax }, "7"},
+	{"WR_FIRST_HIT_TTL", "0", func(c serveConfig) any { return c.Limits.FirstHitTTL }, "0s"},
 	{"WR_MAX_HEADER", "32768", func(c serveConfig) any { return c.MaxHeader }, "32768"},
 	{"WR_HEADER_TIMEOUT", "8", func(c serveConfig) any { return c.HeaderTimeout }, "8s"},
 	{"WR_STALL_TIMEOUT", "9", func(c serveConfig) any { return c.StallTimeout }, "9s"},

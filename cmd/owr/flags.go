@@ -17,6 +17,7 @@ type flags struct {
 	Demo        demoFlags        `cmd:"" help:"Run three nodes, an origin and a Redis on loopback, in one process."`
 	Status      statusFlags      `cmd:"" help:"Show what a running node says of itself, its cluster and its room."`
 	Cluster     clusterCommands  `cmd:"" help:"Show and change who belongs to the cluster."`
+	Keys        keyCommands      `cmd:"" help:"Show and change the keys of the proofs in the visitors' cookies."`
 	Backup      backupFlags      `cmd:"" help:"Write a backup of a running node's table and keys to a file."`
 	Restore     restoreFlags     `cmd:"" help:"Make the data directory of one node of a new cluster from a backup."`
 	Recover     recoverFlags     `cmd:"" help:"Go on with one node's data directory after the majority is lost for good."`
@@ -60,6 +61,7 @@ type roomFlags struct {
 	QueueAbsent     string `default:"90" help:"A queued visitor unseen for this long is passed over and keeps its ticket, in seconds."`
 	QueueTTL        string `default:"1800" help:"A queued visitor unseen for this long leaves the queue, in seconds."`
 	QueueMax        string `default:"0" help:"The most visitors in the queue. 0: no limit."`
+	FirstHitTTL     string `name:"first-hit-ttl" default:"20" help:"A slot given to a first visit goes on after this long when others wait and its cookie has not come back, in seconds. 0: off."`
 }
 
 type edgeFlags struct {

@@ -79,8 +79,9 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 	i.admin, err = admin.New(admin.Config{
 		Token: string(cfg.AdminToken), Logger: log, Registry: registry,
 		Live:  func() error { return nil },
-		Ready: i.node.Ready, Status: i.status, SetLimits: i.node.SetLimits, Leave: i.leave,
+		Ready: i.node.Ready, Status: i.status, SetLimits: i.setLimits, Leave: i.leave,
 		Members: i.members, ChangeMembers: i.changeMembers, Backup: i.backup,
+		Keys: i.keys, RotateKey: i.rotateKey, RemoveKey: i.removeKey,
 	})
 	if err != nil {
 		return nil, err
@@ -208,10 +209,20 @@ func (i *instance) changeMembers(ctx context.Context, c admin.MemberChange) erro
 	default:
 		err = fmt.Errorf("change of members %q", c.Op)
 	}
+	return refusal(err)
+}
+
+// refusal is an error of the cluster's in the words of the admin API.
+func refusal(err error) error {
 	if refused := (*cluster.RefusedError)(nil); errors.As(err, &refused) {
 		return &admin.RefusedError{Reason: refused.Reason, Unknown: refused.Unknown}
 	}
 	return err
+}
+
+func (i *instance) setLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, error) {
+	limits, err := i.node.SetLimits(ctx, change)
+	return limits, refusal(err)
 }
 
 // leave takes a visitor out, and waits a moment for the replicas, so that who asks next, here or at another

@@ -96,6 +96,8 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 		return printStatus(ctx, address, stdout)
 	case "cluster list", "cluster join <id> <address>", "cluster promote <id>", "cluster remove <id>", "cluster transfer", "cluster transfer <id>":
 		return line.cluster(ctx, stdout)
+	case "keys list", "keys rotate", "keys remove <id>":
+		return line.keys(ctx, stdout)
 	case "backup":
 		cfg, err := line.backupConfig()
 		if err != nil {

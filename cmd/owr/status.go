@@ -32,6 +32,8 @@ type nodeStatus struct {
 		QueueAbsent                      float64 `json:"queue_absent"`
 		QueueTTL                         float64 `json:"queue_ttl"`
 		QueueMax                         int64   `json:"queue_max"`
+		FirstHitTTL                      float64 `json:"first_hit_ttl"`
+		Unconfirmed                      int64   `json:"unconfirmed"`
 		// Overrides are the limits that were set by the admin API and lie over those of the environment.
 		Overrides map[string]float64
 	}
@@ -72,7 +74,7 @@ func (s *nodeStatus) write(out io.Writer) error {
 	fmt.Fprintf(w, "\nroom\t\n")
 	fmt.Fprintf(w, "slots\t%d of %d held: %d active, %d released\n", r.Active+r.Released, r.MaxActive, r.Active, r.Released)
 	fmt.Fprintf(w, "queue\t%d queued, %d of them absent%s\n", r.Queued, r.Absent, limit(r.QueueMax))
-	fmt.Fprintf(w, "seconds\tactive_ttl %g, claim_ttl %g, queue_absent %g, queue_ttl %g\n", r.ActiveTTL, r.ClaimTTL, r.QueueAbsent, r.QueueTTL)
+	fmt.Fprintf(w, "seconds\tactive_ttl %g, claim_ttl %g, queue_absent %g, queue_ttl %g, first_hit_ttl %g\n", r.ActiveTTL, r.ClaimTTL, r.QueueAbsent, r.QueueTTL, r.FirstHitTTL)
 
 	if len(r.Overrides) > 0 {
 		fmt.Fprintf(w, "set here\t%s, by the admin API and until cleared with null\n", strings.Join(slices.Sorted(maps.Keys(r.Overrides)), ", "))

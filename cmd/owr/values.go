@@ -58,6 +58,18 @@ func (r *reader) seconds(flag, text string, low, high time.Duration) time.Durati
 	return r.span(flag, text, time.Second, low, high)
 }
 
+// offOrSeconds is seconds for a time that 0 turns off.
+func (r *reader) offOrSeconds(flag, text string, low, high time.Duration) time.Duration {
+	if n, err := strconv.ParseFloat(text, 64); isNumber(text) && err == nil && n == 0 {
+		return 0
+	}
+	if d, err := time.ParseDuration(text); err == nil && d != 0 || isNumber(text) {
+		return r.seconds(flag, text, low, high)
+	}
+	r.fail(flag, "%q is neither 0, for off, nor a number of seconds from %g to %g", text, low.Seconds(), high.Seconds())
+	return 0
+}
+
 // isNumber reports whether text is digits with at most one point among them: no sign, no exponent.
 func isNumber(text string) bool {
 	return strings.Trim(text, "0123456789.") == "" && strings.ContainsAny(text, "0123456789") && strings.Count(text, ".") <= 1

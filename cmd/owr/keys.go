@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/openwaitingroom/owr/admin"
+)
+
+// keyCommands show and change the keys of the proofs in the visitors' cookies. Each asks the admin listener of one node.
+type keyCommands struct {
+	List   memberListFlags `cmd:"" help:"Show the keys' numbers and ages; never the keys."`
+	Rotate keyRotateFlags  `cmd:"" help:"Make a new key. The others stay valid, and every visitor gets a new cookie with its next visit."`
+	Remove keyRemoveFlags  `cmd:"" help:"End a key: whoever is not in the table and comes with a cookie under it is a stranger."`
+}
+
+type keyRotateFlags struct {
+	memberCallFlags
+}
+
+type keyRemoveFlags struct {
+	ID string `arg:"" help:"Number of the key, as list shows it."`
+	memberCallFlags
+}
+
+// keys carries out one of the commands, and prints the keys after it.
+func (l *commandLine) keys(ctx context.Context, stdout io.Writer) error {
+	f := &l.flags.Keys
+	r := &reader{env: l.env}
+	call, method, path := memberCallFlags{Admin: f.List.Admin}, http.MethodGet, "/v1/keys"
+	switch strings.Fields(l.command)[1] {
+	case "rotate":
+		call, method, path = f.Rotate.memberCallFlags, http.MethodPost, "/v1/keys/rotate"
+	case "remove":
+		call, method = f.Remove.memberCallFlags, http.MethodDelete
+		path = fmt.Sprintf("/v1/keys/%d", r.count("ID", f.Remove.ID, 1, 255))
+	}
+	token := r.secret("admin-token", call.AdminToken, call.AdminTokenFile)
+	if r.err != nil {
+		return r.err
+	}
+	address, err := l.dialAddress("admin", call.Admin)
+	if err != nil {
+		return err
+	}
+	keys, err := askKeys(ctx, method, "http://"+address+path, token)
+	if err != nil {
+		return fmt.Errorf("keys of %s: %w", address, err)
+	}
+	return writeKeys(stdout, keys)
+}
+
+// askKeys makes one of the calls, all of which answer with the keys.
+func askKeys(ctx context.Context, method, url string, token secret) (keys admin.Keys, err error) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
+	if err != nil {
+		return keys, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+string(token))
+	}
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return keys, err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return keys, fmt.Errorf("read the answer: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var problem struct{ Detail string }
+		if json.Unmarshal(answer, &problem) == nil && problem.Detail != "" {
+			return keys, errors.New(problem.Detail)
+		}
+		return keys, fmt.Errorf("it answered %s", res.Status)
+	}
+	if err := json.Unmarshal(answer, &keys); err != nil {
+		return keys, fmt.Errorf("read the answer: %w", err)
+	}
+	return keys, nil
+}
+
+func writeKeys(out io.Writer, keys admin.Keys) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "key\tage\tsigns\n")
+	for _, k := range keys.Keys {
+		age := "not known"
+		if k.Age != nil {
+			age = (time.Duration(*k.Age) * time.Second).String()
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\n", k.ID, age, yesNo(k.Signs))
+	}
+	return w.Flush()
+}
+
+// keys are the proof keys in the words of the admin API.
+func (i *instance) keys() []admin.Key {
+	keys, now := []admin.Key{}, time.UnixMilli(i.node.Now())
+	for _, k := range i.node.ProofKeys() {
+		key := admin.Key{ID: k.ID, Signs: k.Signs}
+		if !k.Made.IsZero() {
+			age := max(now.Sub(k.Made), 0).Seconds()
+			key.MadeAt, key.Age = k.Made.UTC(), &age
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+func (i *instance) rotateKey(ctx context.Context) error { return refusal(i.node.RotateKey(ctx)) }
+
+func (i *instance) removeKey(ctx context.Context, id uint8) error {
+	return refusal(i.node.RemoveKey(ctx, id))
+}
