@@ -229,12 +229,12 @@ func (t *Table) touch(id rowID, known bool, age int64) Decision {
 
 // remain is touch for a request that did not bring the cookie and is under way yet: a long first visit keeps its slot as long as
 // its bytes move, and is not confirmed by that. It calls nobody back into the line.
-func (t *Table) remain(id rowID, known bool, age int64) Decision {
+func (t *Table) remain(id rowID, known bool, ago int64) Decision {
 	if !known {
 		return t.decide(id, known)
 	}
 	if r := t.row(id); r.state == Active {
-		if stamp := max(r.stamp, t.stamp(t.now-age)); stamp != r.stamp {
+		if stamp := max(r.stamp, t.stamp(t.now-ago)); stamp != r.stamp {
 			t.stay(id, stamp)
 		}
 	}

@@ -96,7 +96,10 @@ type Status struct {
 	}
 	Room struct {
 		Active, Released, Queued, Absent int
-		MaxActive                        int `json:"max_active"`
+		MaxActive                        int     `json:"max_active"`
+		FirstHitTTL                      float64 `json:"first_hit_ttl"`
+		Unconfirmed                      int
+		TakenBack                        int `json:"taken_back"`
 	}
 	Mirror *struct {
 		Enabled, Healthy bool
@@ -177,6 +180,18 @@ func (n *Node) Join(other *Node, edge bool) error {
 		err = fmt.Errorf("join %s by %s: %d %s", other.ID, n.ID, code, answer)
 	}
 	return err
+}
+
+// Admin makes one call of the admin API without a body and reads the JSON of a good answer into out.
+func (n *Node) Admin(method, path string, out any) (int, error) {
+	code, answer, err := fetch(method, n.AdminURL+path, n.Token, nil)
+	switch {
+	case err != nil:
+		return 0, err
+	case code != http.StatusOK:
+		return code, fmt.Errorf("%s %s on %s: %d %s", method, path, n.ID, code, answer)
+	}
+	return code, json.Unmarshal(answer, out)
 }
 
 // Metric reads one metric without labels.

@@ -60,17 +60,30 @@ var mutants = []mutant{
 	},
 	{
 		name: "an absent visitor gets a new ticket", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
-		edits: one("queue/table.go", "		t.move(id, Queued, stamp)\n		t.promote() // a slot", "		t.remove(id)\n		id = t.add(token, Queued, t.nextTicket, stamp)\n		t.nextTicket++\n		t.promote() // a slot"),
+		edits: one("queue/table.go", "		t.move(id, Queued, stamp)\n		t.promote() // a slot", "		t.remove(id)\n		id = t.add(token, Queued, t.nextTicket, stamp, false)\n		t.nextTicket++\n		t.promote() // a slot"),
 	},
 	{
 		name: "a claim that ran out loses its ticket", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
-		edits: one("queue/deadline.go", "{Released, func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).absent}", "{Released, func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).remove}"),
+		edits: one("queue/deadline.go", "{in(Released), func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).absent}", "{in(Released), func(l Limits) time.Duration { return l.ClaimTTL }, (*Table).remove}"),
 	},
 	{
 		name: "tickets are used again after a restore", pkg: "./queue", test: "TestTableAgainstModel|TestSnapshotIsCanonical",
 		edits: []overlay.Edit{
 			{File: "queue/snapshot.go", From: "	if t.sum() != sum {", To: "	want := t.sum()\n	t.nextTicket = 1\n	for _, s := range []State{Absent, Queued, Released} {\n		for _, b := range t.byState[s].buckets {\n			for id := b.first; id != noRow; id = t.row(id).next {\n				t.nextTicket = max(t.nextTicket, t.row(id).ticket+1)\n			}\n		}\n	}\n	if want != sum {"},
 		},
+	},
+
+	{
+		name: "a first hit whose slot is taken back loses its place", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/deadline.go", "			t.absent(id)\n			t.promote()\n", "			t.remove(id)\n			t.promote()\n"),
+	},
+	{
+		name: "a node cut off lets first hits in for active_ttl", pkg: "./queue", test: "TestTableAgainstModel",
+		edits: one("queue/lookup.go", "v.Seen + limits.firstHit().Milliseconds()", "v.Seen + limits.ActiveTTL.Milliseconds()"),
+	},
+	{
+		name: "which slots are taken back depends on history", pkg: "./queue", test: "TestWhoseSlotIsTakenBackDoesNotDependOnHistory",
+		edits: one("queue/deadline.go", "return cmp.Compare(t.row(a).ticket, t.row(b).ticket)", "return 0 * cmp.Compare(a, b)"),
 	},
 
 	// The cluster.
@@ -149,6 +162,11 @@ var mutants = []mutant{
 		edits: []overlay.Edit{
 			{File: "proxy/gate.go", From: "	if now >= c.view.Deadline {\n		return verdict{}, false\n	}\n", To: ""},
 		},
+	},
+
+	{
+		name: "a long first visit confirms itself", pkg: "./proxy", test: "TestALongFirstVisitConfirmsNobody",
+		edits: one("proxy/presence.go", "	if p.first {\n", "	if false {\n"),
 	},
 
 	// The mirror.
