@@ -21,6 +21,7 @@ type flags struct {
 	Backup      backupFlags      `cmd:"" help:"Write a backup of a running node's table and keys to a file."`
 	Restore     restoreFlags     `cmd:"" help:"Make the data directory of one node of a new cluster from a backup."`
 	Recover     recoverFlags     `cmd:"" help:"Go on with one node's data directory after the majority is lost for good."`
+	Cert        certCommands     `cmd:"" help:"Make a private authority, and the certificates of nodes, clients and servers."`
 	Version     struct{}         `cmd:"" help:"Show the version."`
 	HelpOn      helpCommand      `cmd:"" name:"help" help:"Show this help, or that of a command."`
 	Healthcheck healthcheckFlags `cmd:"" hidden:"" help:"Exit 0 when the node at --listen answers."`

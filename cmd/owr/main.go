@@ -116,6 +116,8 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 			return err
 		}
 		return recoverNode(cfg, stdout)
+	case "cert ca", "cert node <id>", "cert client <name>", "cert server <host>":
+		return line.cert(stdout)
 	case "healthcheck":
 		address, err := line.dialAddress("listen", line.flags.Healthcheck.Listen)
 		if err != nil {

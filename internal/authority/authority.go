@@ -103,6 +103,9 @@ func (a *Authority) NotAfter() time.Time { return a.cert.NotAfter }
 // CertPEM is what those who are to trust the authority need.
 func (a *Authority) CertPEM() []byte { return a.pem }
 
+// Signed returns nil when the authority has signed the certificate.
+func (a *Authority) Signed(cert *x509.Certificate) error { return cert.CheckSignatureFrom(a.cert) }
+
 // Pool holds the authority alone.
 func (a *Authority) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
