@@ -9,18 +9,23 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // A card is what a node shows at the beginning of every connection, and what it looks at in the other side's: the secret that the
 // nodes share, and the cluster that it belongs to. Two nodes that belong to different clusters have nothing to say to one another:
 // an entry of the one in the log of the other would be the end of both tables.
 type card struct {
-	secret  string
-	cluster func() clusterID // zero while this node belongs to none
-	first   func() bool      // the cluster's feature level is the first one
-	dial    func(ctx context.Context, address string) (net.Conn, error)
-	log     *slog.Logger
-	told    *said
+	secret   string
+	passport *passport                   // with TLS
+	nodeAt   func(address string) string // which node is to be found there, "" for any; used with a passport
+	cluster  func() clusterID            // zero while this node belongs to none
+	first    func() bool                 // the cluster's feature level is the first one
+	dial     func(ctx context.Context, address string) (net.Conn, error)
+	log      *slog.Logger
+	told     *said
+	refused  *prometheus.CounterVec // connections that came in, by reason
 }
 
 // cardMagic precedes a cluster's id on the wire. A side that waits for a secret says something else at that place.
@@ -39,7 +44,7 @@ func (c *card) show(conn net.Conn) error {
 func (c *card) look(conn net.Conn, address string) error {
 	var got [len(cardMagic) + len(clusterID{})]byte
 	if _, err := io.ReadFull(conn, got[:]); err != nil {
-		return fmt.Errorf("%w: wait for its cluster: %w", errHungUp, err)
+		return fmt.Errorf("wait for its cluster: %w", asHungUp(err))
 	}
 	if !bytes.HasPrefix(got[:], []byte(cardMagic)) {
 		return errStranger
@@ -61,9 +66,38 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 }
 
+// connect makes a connection, with TLS where this node has a certificate. ctx has a deadline.
+func (c *card) connect(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := c.dial(ctx, address)
+	if err != nil || c.passport == nil {
+		return conn, err
+	}
+	secured, err := c.passport.dial(ctx, conn, c.nodeAt(address))
+	if err == nil {
+		return secured, nil
+	}
+	conn.Close()
+	if c.passport.prefer && errors.Is(err, errNoTLS) {
+		return c.dial(ctx, address)
+	}
+	c.complain(address, err)
+	return nil, fmt.Errorf("TLS with %s: %w", address, err)
+}
+
+// complain logs what is wrong with another node's TLS, or in its eyes with ours: nothing of it goes away by itself.
+func (c *card) complain(address string, err error) {
+	for _, wrong := range []error{errNoTLS, errAuthority, errWrongName, errNoName, errProtocol, errRefusesUs} {
+		if errors.Is(err, wrong) && !c.told.lately(address+" "+wrong.Error()) {
+			c.log.Warn("no connection to another node", "to", address, "err", err)
+		}
+	}
+}
+
 // newCard is this node's own.
 func (n *Node) newCard() *card {
-	c := &card{secret: n.cfg.Secret, cluster: n.belongs, first: n.atFirstLevel, dial: n.cfg.Dial, log: n.log, told: newSaid()}
+	c := &card{
+		secret: n.cfg.Secret, nodeAt: n.nodeAt, cluster: n.belongs, first: n.atFirstLevel, dial: n.cfg.Dial, log: n.log, told: newSaid(), refused: newRefusals(),
+	}
 	if c.dial == nil {
 		c.dial = dialTCP
 	}

@@ -33,7 +33,8 @@ type Config struct {
 	Join      string // without Peers: host:port of any member, asked to take this node in while its disk knows no cluster
 	Edge      bool   // a node that joins: never to vote
 	DataDir   string // Raft's log and snapshots; created 0700
-	Secret    string // shared between the nodes; empty: connections are not authenticated
+	Secret    string // shared between the nodes; empty: only TLS, if anything, tells who connects
+	TLS       *TLS   // nil: none; unused by a node without peers
 
 	Version      string // of this binary, for those who find its files
 	FeatureLevel int    // the highest level that this node announces; 0: all that it knows

@@ -23,6 +23,7 @@ type client struct {
 	mu      sync.Mutex
 	address string
 	conn    net.Conn
+	peer    string // by its certificate, "" without TLS: of the last connection
 }
 
 // call sends one frame to the address and returns the payload of the answer. It gives up when ctx ends or
@@ -41,7 +42,7 @@ func (c *client) call(ctx context.Context, address string, kind byte, payload []
 			// Nothing was sent, so nothing was done.
 			return nil, fmt.Errorf("%w: %w", errNotLeader, err)
 		}
-		c.conn, c.address = conn, address
+		c.conn, c.address, c.peer = conn, address, peerOf(conn)
 	}
 	conn := c.conn
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // a closed connection has ended the exchange already
@@ -80,6 +81,13 @@ func (c *client) drop() {
 	c.conn = nil
 }
 
+// certified is who answered the last call, by its certificate; "" without TLS.
+func (c *client) certified() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer
+}
+
 func (c *client) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,13 +103,21 @@ func (n *Node) serveForward(conn net.Conn) {
 	case <-n.ctx.Done():
 		return
 	}
-	r := bufio.NewReader(conn)
+	r, peer := bufio.NewReader(conn), peerOf(conn)
 	for {
 		kind, payload, err := readFrame(r)
 		if err != nil {
 			return
 		}
-		answer, reply := n.answer(kind, payload)
+		answer, reply := frameFailed, []byte(nil)
+		if err := n.vouch(peer, kind, payload); err != nil {
+			if !n.card.told.lately(err.Error()) {
+				n.log.Warn("a frame of another node is refused", "peer", peer, "err", err)
+			}
+			reply = []byte(err.Error())
+		} else {
+			answer, reply = n.answer(kind, payload)
+		}
 		if err := conn.SetWriteDeadline(time.Now().Add(n.cfg.Timing.RPC)); err != nil {
 			return
 		}

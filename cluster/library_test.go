@@ -59,7 +59,7 @@ func TestHeartbeatsTakeTheMainLoop(t *testing.T) {
 		whole := new(memory)
 		whole.whole.Store(true)
 		tr := transport{memory: whole, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: newStreams(p), MaxPool: 1, Timeout: 5 * time.Second, Logger: newRaftLog(slog.New(slog.DiscardHandler)),
+			Stream: newStreams(p, p.raft), MaxPool: 1, Timeout: 5 * time.Second, Logger: newRaftLog(slog.New(slog.DiscardHandler)),
 		})}
 		t.Cleanup(func() {
 			tr.Close()

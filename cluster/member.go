@@ -96,10 +96,19 @@ func (n *Node) openTransport() error {
 	for _, p := range n.cfg.Peers {
 		book[raft.ServerID(p.ID)] = raft.ServerAddress(p.Address)
 	}
-	t := transport{memory: n.memory, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: newStreams(n.port), ServerAddressProvider: book, MaxPool: 4, Timeout: n.cfg.Timing.RPC,
+	t := transport{memory: n.memory}
+	conns := n.port.raft
+	if n.card.passport != nil {
+		n.intake = newIntake(n.port, n.cfg.Timing.RPC, n.log)
+		t.intake, conns = n.intake, n.intake.unsure
+	}
+	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: newStreams(n.port, conns), ServerAddressProvider: book, MaxPool: 4, Timeout: n.cfg.Timing.RPC,
 		Logger: newRaftLog(n.log), MsgpackUseNewTimeFormat: true,
-	})}
+	})
+	if t.intake != nil {
+		t.intake.take(t.NetworkTransport, "")
+	}
 	if !n.memory.whole.Load() {
 		t.messages = make(chan raft.RPC)
 		n.wg.Go(func() { t.filter(n.ctx) })
@@ -138,6 +147,27 @@ func (n *Node) warnOfOtherPeers(known bool) {
 	if len(gone) > 0 {
 		n.log.Warn("WR_PEERS names nodes that are no members; the data directory counts", "no_members", gone, "dir", n.cfg.DataDir)
 	}
+}
+
+// nodeAt is the member that is reached at an address, "" when none is known there: one that is just joining, or the member that this
+// node asks to take it in.
+func (n *Node) nodeAt(address string) string {
+	for _, p := range n.cfg.Peers {
+		if p.Address == address {
+			return p.ID
+		}
+	}
+	select {
+	case <-n.opened:
+	default:
+		return ""
+	}
+	for _, s := range n.members() {
+		if n.addressOf(string(s.ID), string(s.Address)) == address {
+			return string(s.ID)
+		}
+	}
+	return ""
 }
 
 // addressOf is where a member is reached: as WR_PEERS has it, else as the member said.

@@ -87,7 +87,7 @@ func (n *Node) openMemory(known bool) error {
 func (t transport) filter(ctx context.Context) {
 	for {
 		select {
-		case rpc := <-t.NetworkTransport.Consumer():
+		case rpc := <-t.incoming():
 			if !t.memory.takes(rpc.Command) {
 				if rpc.Reader != nil {
 					_, _ = io.Copy(io.Discard, rpc.Reader) // a snapshot: the next message comes behind it

@@ -31,6 +31,7 @@ type Node struct {
 	raft      *raft.Raft
 	store     *store
 	port      *port          // nil on a node alone
+	intake    *intake        // of Raft's messages; nil without TLS
 	transport raft.Transport // Raft's; closed by Raft's shutdown
 	observer  *raft.Observer // of changes of leader
 	observed  chan raft.Observation
@@ -97,6 +98,12 @@ func Open(cfg Config) (*Node, error) {
 	n.fsm.version = cfg.Version
 	n.touches = newTouches(n.clock.now)
 	n.card = n.newCard()
+	if cfg.TLS != nil && !cfg.alone() {
+		if err := n.openPassport(); err != nil {
+			n.cancel()
+			return nil, err
+		}
+	}
 	n.forwarder = n.newClient()
 	metrics := newMetrics(cfg.Registerer, n)
 	n.batcher = newBatcher(queue.DefaultRoom, metrics.batchCommands, n.leaderless, n.send)
@@ -106,6 +113,9 @@ func Open(cfg Config) (*Node, error) {
 
 	if err := n.openRaft(); err != nil {
 		n.cancel()
+		if n.intake != nil {
+			n.intake.close()
+		}
 		if n.port != nil {
 			n.port.close()
 		}
@@ -127,6 +137,20 @@ func Open(cfg Config) (*Node, error) {
 		n.wg.Go(func() { n.join() })
 	}
 	return n, nil
+}
+
+// openPassport reads the certificate and follows its files.
+func (n *Node) openPassport() error {
+	i, err := newPassport(n.cfg.TLS, n.self.ID, n.log)
+	if err != nil {
+		return fmt.Errorf("TLS between the nodes: %w", err)
+	}
+	n.card.passport = i
+	if i.prefer {
+		n.log.Warn("connections to the cluster port are taken without TLS too: set WR_CLUSTER_TLS_MODE to require once every node has its certificate")
+	}
+	n.wg.Go(func() { i.keys.Run(n.ctx) })
+	return nil
 }
 
 func (n *Node) newClient() *client { return &client{card: n.card, timeout: n.cfg.Timing.RPC} }
@@ -177,6 +201,9 @@ func (n *Node) Close() error {
 			t.CloseStreams() // the connections in its pool
 		}
 		n.forwarder.close()
+		if n.intake != nil {
+			n.intake.close()
+		}
 		var port error
 		if n.port != nil {
 			port = n.port.close()

@@ -113,7 +113,11 @@ func (n *Node) ping(ctx context.Context, c *client, address string) (pong, error
 	if err != nil {
 		return pong{}, cause(err)
 	}
-	return decodePong(reply)
+	said, err := decodePong(reply)
+	if peer := c.certified(); err == nil && peer != "" && said.id != peer {
+		return pong{}, fmt.Errorf("%w: %s says that it is %s", errPretends, peer, said.id)
+	}
+	return said, err
 }
 
 // cause is why a call was not made, without what that means to somebody who looks for the leader.

@@ -91,7 +91,7 @@ func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	r.MustRegister(
-		commands,
+		commands, n.card.refused,
 		gauge("owr_active", "Visitors inside.", func() float64 { return float64(n.Counts().Active) }),
 		gauge("owr_released", "Visitors promoted and not yet in.", func() float64 { return float64(n.Counts().Released) }),
 		gauge("owr_queued", "Visitors in line, absent ones included.", func() float64 { return float64(n.Counts().Queued) }),

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,7 +20,8 @@ import (
 // A connection to the cluster port opens with a preamble: four bytes that name us and the version, and one
 // that says what the connection is for. With a secret both sides then prove that they know it: the server
 // sends a nonce, the dialer its own and an HMAC-SHA256 over both, the server one over the same the other way.
-// This keeps strangers out. It does not hide or protect what follows: that is TLS's work. At last each side says
+// This keeps strangers out. It does not hide or protect what follows: that is TLS's work, and all of this goes through it where
+// the nodes have certificates (tls.go). At last each side says
 // which cluster it belongs to, the dialer first, and nodes of two clusters part here (card.go).
 //
 // The first version of the preamble ends without that. It is spoken to nodes that know no other: who does not understand the second
@@ -48,7 +50,7 @@ func prove(secret string, role byte, purpose byte, dialer, server []byte) []byte
 // dialPeer opens a connection for one purpose.
 func dialPeer(ctx context.Context, address string, card *card, purpose byte) (net.Conn, error) {
 	conn, err := dialVersion(ctx, address, card, preamble, purpose)
-	if errors.Is(err, errHungUp) {
+	if errors.Is(err, errHungUp) && (card.passport == nil || card.passport.prefer) { // a node of the first version knows no TLS
 		return dialVersion(ctx, address, card, preamble1, purpose)
 	}
 	return conn, err
@@ -58,16 +60,20 @@ func dialPeer(ctx context.Context, address string, card *card, purpose byte) (ne
 var errHungUp = errors.New("the other side hung up: it may be of an older version, or not one of ours")
 
 func dialVersion(ctx context.Context, address string, card *card, version string, purpose byte) (net.Conn, error) {
-	conn, err := card.dial(ctx, address)
-	if err != nil {
-		return nil, err
-	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(preambleTimeout)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	conn, err := card.connect(ctx, address)
+	if err != nil {
+		return nil, err
 	}
 	if err := greet(conn, address, deadline, card, version, purpose); err != nil {
 		conn.Close()
+		card.complain(address, err)
 		return nil, fmt.Errorf("greet %s: %w", address, err)
 	}
 	return conn, nil
@@ -84,13 +90,16 @@ func greet(conn net.Conn, address string, deadline time.Time, card *card, versio
 		theirs, ours := make([]byte, nonceSize), make([]byte, nonceSize)
 		rand.Read(ours)
 		if _, err := io.ReadFull(conn, theirs); err != nil {
-			return fmt.Errorf("%w: %w", errHungUp, err)
+			return asHungUp(err)
 		}
 		if _, err := conn.Write(append(ours, prove(secret, 'D', purpose, ours, theirs)...)); err != nil {
 			return err
 		}
 		answer := make([]byte, sha256.Size)
 		if _, err := io.ReadFull(conn, answer); err != nil {
+			if refusesUs(err) {
+				return asHungUp(err)
+			}
 			return fmt.Errorf("%w: %w", errStranger, err)
 		}
 		if !hmac.Equal(answer, prove(secret, 'S', purpose, ours, theirs)) {
@@ -101,7 +110,7 @@ func greet(conn net.Conn, address string, deadline time.Time, card *card, versio
 		return conn.SetDeadline(time.Time{})
 	}
 	if err := card.show(conn); err != nil {
-		return fmt.Errorf("%w: %w", errHungUp, err)
+		return asHungUp(err)
 	}
 	if err := card.look(conn, address); err != nil {
 		return err
@@ -109,18 +118,27 @@ func greet(conn net.Conn, address string, deadline time.Time, card *card, versio
 	return conn.SetDeadline(time.Time{})
 }
 
-// welcome reads a preamble and returns the connection's purpose.
-func welcome(conn net.Conn, card *card) (byte, error) {
-	if err := conn.SetDeadline(time.Now().Add(preambleTimeout)); err != nil {
-		return 0, err
+// asHungUp says what an end of the connection means, unless the other side has said it.
+func asHungUp(err error) error {
+	if refusesUs(err) {
+		return fmt.Errorf("%w: %w", errRefusesUs, err)
 	}
+	return fmt.Errorf("%w: %w", errHungUp, err)
+}
+
+// welcome reads a preamble and returns the connection's purpose. A deadline that is not met is the caller's; welcome takes it off.
+func welcome(conn net.Conn, card *card) (byte, error) {
 	var hello [len(preamble) + 1]byte
 	if _, err := io.ReadFull(conn, hello[:]); err != nil {
 		return 0, err
 	}
 	version := string(hello[:len(preamble)])
-	if version != preamble && (version != preamble1 || !card.first()) {
-		return 0, errors.New("this is not a node of ours, or one of another version")
+	switch {
+	case version == preamble || version == preamble1 && card.first():
+	case hello[0] == tlsHandshake && hello[1] == 3:
+		return 0, errTLSHello
+	default:
+		return 0, errNotOurs
 	}
 	purpose := hello[len(preamble)]
 	if secret := card.secret; secret != "" {
@@ -161,11 +179,12 @@ type port struct {
 	log      *slog.Logger
 	forward  func(net.Conn) // serves a forwarding connection until it ends
 
-	raft chan net.Conn
-	done chan struct{}
-	wg   sync.WaitGroup
-	once sync.Once // cut
-	err  error     // of cut
+	raft  chan net.Conn
+	lobby lobby
+	done  chan struct{}
+	wg    sync.WaitGroup
+	once  sync.Once // cut
+	err   error     // of cut
 
 	mu    sync.Mutex
 	conns map[*tracked]struct{} // every open connection that came in, and Raft's outgoing ones; nil once cut
@@ -219,14 +238,21 @@ func (p *port) serve() {
 }
 
 func (p *port) admit(accepted net.Conn) {
-	conn := &tracked{Conn: accepted, port: p}
-	if !p.track(conn) {
+	came := &tracked{Conn: accepted, port: p}
+	if !p.track(came) {
 		return
 	}
-	purpose, err := welcome(conn, p.card)
+	if out := p.lobby.enter(came); out != nil {
+		out.crowded.Store(true)
+		out.Close()
+	}
+	conn, purpose, err := p.receive(came)
+	p.lobby.leave(came)
 	if err != nil {
-		p.log.Debug("connection to the cluster port refused", "from", conn.RemoteAddr().String(), "err", err)
-		conn.Close()
+		if came.crowded.Load() {
+			err = errCrowded
+		}
+		p.refuse(came, err)
 		return
 	}
 	switch purpose {
@@ -244,10 +270,28 @@ func (p *port) admit(accepted net.Conn) {
 	}
 }
 
+// receive learns what a connection is for. It has preambleTimeout for all of that, TLS included; what it returns has no deadline.
+func (p *port) receive(came *tracked) (conn net.Conn, purpose byte, err error) {
+	if err := came.SetDeadline(time.Now().Add(preambleTimeout)); err != nil {
+		return nil, 0, err
+	}
+	conn = came
+	if p.card.passport != nil {
+		if conn, err = p.card.passport.welcome(came); err != nil {
+			linger(came.Conn)
+			return nil, 0, err
+		}
+	}
+	purpose, err = welcome(conn, p.card)
+	return conn, purpose, err
+}
+
 // A tracked connection leaves the port's set when it is closed.
 type tracked struct {
 	net.Conn
-	port *port
+	port    *port
+	heard   atomic.Bool // something came over it
+	crowded atomic.Bool // it had to leave the lobby
 }
 
 func (c *tracked) Close() error {
@@ -258,6 +302,9 @@ func (c *tracked) Close() error {
 // Read tells the end of the port as the end of the stream: Raft's transport reports any other error.
 func (c *tracked) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if n > 0 && !c.heard.Load() {
+		c.heard.Store(true)
+	}
 	if errors.Is(err, net.ErrClosed) {
 		err = io.EOF
 	}
@@ -306,17 +353,20 @@ func (p *port) close() error {
 
 // streams is the port as Raft's transport sees it.
 type streams struct {
-	port *port
-	once sync.Once
-	done chan struct{}
+	port  *port
+	conns <-chan net.Conn // that came in
+	once  sync.Once
+	done  chan struct{}
 }
 
-func newStreams(p *port) *streams { return &streams{port: p, done: make(chan struct{})} }
+func newStreams(p *port, conns <-chan net.Conn) *streams {
+	return &streams{port: p, conns: conns, done: make(chan struct{})}
+}
 
 // Accept implements net.Listener.
 func (s *streams) Accept() (net.Conn, error) {
 	select {
-	case conn := <-s.port.raft:
+	case conn := <-s.conns:
 		return conn, nil
 	case <-s.done:
 		return nil, net.ErrClosed
@@ -361,7 +411,16 @@ func (a hostAddr) String() string { return string(a) }
 type transport struct {
 	*raft.NetworkTransport
 	memory   *memory
+	intake   *intake       // where messages come from, with TLS; nil: from NetworkTransport
 	messages chan raft.RPC // what Raft sees, when the node started without memory; nil: everything
+}
+
+// incoming is everything that comes in.
+func (t transport) incoming() <-chan raft.RPC {
+	if t.intake != nil {
+		return t.intake.out
+	}
+	return t.NetworkTransport.Consumer()
 }
 
 // Consumer implements raft.Transport.
@@ -369,7 +428,7 @@ func (t transport) Consumer() <-chan raft.RPC {
 	if t.messages != nil {
 		return t.messages
 	}
-	return t.NetworkTransport.Consumer()
+	return t.incoming()
 }
 
 // RequestVote implements raft.Transport.

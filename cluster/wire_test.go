@@ -67,6 +67,9 @@ func greeting(t *testing.T, dialer, server *card) (purpose byte, dialed, welcome
 		}
 		done <- err
 	}()
+	if err := far.SetDeadline(time.Now().Add(preambleTimeout)); err != nil {
+		t.Error(err)
+	}
 	purpose, welcomed = welcome(far, server)
 	if welcomed != nil {
 		far.Close()
@@ -78,7 +81,7 @@ func greeting(t *testing.T, dialer, server *card) (purpose byte, dialed, welcome
 func cardOf(secret string, cluster byte) *card {
 	id := clusterID{}
 	id[0] = cluster
-	return &card{secret: secret, cluster: func() clusterID { return id }, first: func() bool { return false }, dial: dialTCP, log: slog.New(slog.DiscardHandler), told: newSaid()}
+	return &card{secret: secret, cluster: func() clusterID { return id }, first: func() bool { return false }, dial: dialTCP, log: slog.New(slog.DiscardHandler), told: newSaid(), refused: newRefusals()}
 }
 
 // Nodes of two clusters refuse each other, each with both ids in its log; one that belongs to none yet is welcome.
