@@ -56,7 +56,8 @@ type serveConfig struct {
 	Edge             bool   // it joins and never votes
 	DataDir          string
 	ClusterSecret    secret
-	FeatureLevel     int // the highest to announce; 0: all that this version knows
+	ClusterTLS       *cluster.TLS // nil: none
+	FeatureLevel     int          // the highest to announce; 0: all that this version knows
 
 	AdminListen string
 	AdminToken  secret
@@ -100,6 +101,7 @@ const (
 	minMaxHeader = 1 << 10
 	maxMaxHeader = 1 << 20
 	maxPageFile  = 1 << 20
+	maxCertFile  = 1 << 20
 
 	// maxDrainDelay leaves some of the time that a node has to stop for the requests under way.
 	maxDrainDelay = 20 * time.Second
@@ -219,6 +221,7 @@ func (r *reader) cluster(cfg *serveConfig, f *clusterFlags) {
 	cfg.NodeID = r.nodeName("node-id", id)
 	cfg.ClusterListen = r.listen("cluster-listen", f.ClusterListen)
 	cfg.ClusterSecret = r.secret("cluster-secret", f.ClusterSecret, f.ClusterSecretFile)
+	cfg.ClusterTLS = r.clusterTLS(cfg.NodeID, f)
 	cfg.Peers = r.peers("peers", f.Peers)
 	if f.ClusterAdvertise != "" {
 		cfg.ClusterAdvertise = r.dial("cluster-advertise", f.ClusterAdvertise)
@@ -238,14 +241,47 @@ func (r *reader) cluster(cfg *serveConfig, f *clusterFlags) {
 	r.checkJoin(cfg)
 	if len(cfg.Peers) > 0 || cfg.Join != "" {
 		host, _, _ := splitAddress(cfg.ClusterListen, 0)
-		if cfg.ClusterSecret == "" && !insecure && !isLoopback(host) {
-			r.fail("cluster-secret", "the cluster port %s is not on loopback, so the nodes need a secret that they share (or WR_INSECURE_CLUSTER=1)",
-				cfg.ClusterListen)
+		// Where connections without TLS are taken too, TLS keeps nobody out.
+		secured := cfg.ClusterSecret != "" || cfg.ClusterTLS != nil && !cfg.ClusterTLS.Prefer
+		if !secured && !insecure && !isLoopback(host) {
+			r.fail("cluster-secret", "the cluster port %s is not on loopback, so the nodes need a secret that they share, or TLS: %s, which is then to be required (or WR_INSECURE_CLUSTER=1)",
+				cfg.ClusterListen, r.env.describe("cluster-tls-cert"))
 		}
 	}
 	if cfg.ClusterAdvertise == "" {
 		cfg.ClusterAdvertise = cfg.ClusterListen
 	}
+}
+
+// clusterTLS reads the files with which the nodes speak TLS, nil when there are none.
+func (r *reader) clusterTLS(node string, f *clusterFlags) *cluster.TLS {
+	mode := r.oneOf("cluster-tls-mode", f.ClusterTLSMode, "require", "prefer")
+	set, missing := "", ""
+	for _, file := range []struct{ flag, path string }{
+		{"cluster-tls-cert", f.ClusterTLSCert}, {"cluster-tls-key", f.ClusterTLSKey}, {"cluster-tls-ca", f.ClusterTLSCA},
+	} {
+		switch {
+		case file.path != "":
+			set = file.flag
+			r.readable(file.flag, file.path, maxCertFile)
+		case missing == "":
+			missing = file.flag
+		}
+	}
+	switch {
+	case set == "" && mode == "prefer":
+		r.fail("cluster-tls-mode", `"prefer" is for a node with a certificate: set %s`, r.env.describe("cluster-tls-cert"))
+	case set != "" && missing != "":
+		r.fail(missing, "it is not set, and %s is: a certificate, its key and the authority belong together", r.env.describe(set))
+	}
+	if set == "" || r.err != nil {
+		return nil
+	}
+	t := &cluster.TLS{Cert: f.ClusterTLSCert, Key: f.ClusterTLSKey, CA: f.ClusterTLSCA, Prefer: mode == "prefer"}
+	if err := t.Check(node); err != nil {
+		r.fail("cluster-tls-cert", "it can not be used: %v", err)
+	}
+	return t
 }
 
 // checkPeers finds this node in the list and takes its address from there.

@@ -146,7 +146,7 @@ func TestNoSettingIsForgottenByTheTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tested := []string{"WR_PEERS", "WR_INSECURE_CLUSTER", "WR_ROLE"} // they need others, and have tests of their own
+	tested := []string{"WR_PEERS", "WR_INSECURE_CLUSTER", "WR_ROLE", "WR_CLUSTER_TLS_CERT", "WR_CLUSTER_TLS_KEY", "WR_CLUSTER_TLS_CA", "WR_CLUSTER_TLS_MODE"} // they need others, and have tests of their own
 	for _, s := range everySetting {
 		tested = append(tested, s.name)
 	}
@@ -255,6 +255,12 @@ func TestValuesThatCannotBeUsed(t *testing.T) {
 		{"WR_NODE_ID=n1 WR_CLUSTER_ADVERTISE=n1:7001 WR_PEERS=" + three, []string{"WR_CLUSTER_ADVERTISE", "n1:7001", "WR_PEERS", "127.0.0.1:7001"}},
 		{"WR_NODE_ID=n1 WR_CLUSTER_LISTEN=:7001 WR_PEERS=" + three, []string{"WR_CLUSTER_SECRET", ":7001", "WR_INSECURE_CLUSTER"}},
 		{"WR_NODE_ID=n1 WR_CLUSTER_LISTEN=n1:7001 WR_PEERS=" + three, []string{"WR_CLUSTER_SECRET"}},
+		{"WR_CLUSTER_TLS_CERT=config_test.go", []string{"WR_CLUSTER_TLS_KEY", "not set", "WR_CLUSTER_TLS_CERT"}},
+		{"WR_CLUSTER_TLS_KEY=config_test.go WR_CLUSTER_TLS_CA=config_test.go", []string{"WR_CLUSTER_TLS_CERT", "WR_CLUSTER_TLS_CA"}},
+		{"WR_CLUSTER_TLS_CERT=no-such.crt WR_CLUSTER_TLS_KEY=config_test.go WR_CLUSTER_TLS_CA=config_test.go", []string{"WR_CLUSTER_TLS_CERT", "no-such.crt", "no such file"}},
+		{"WR_CLUSTER_TLS_CERT=config_test.go WR_CLUSTER_TLS_KEY=config_test.go WR_CLUSTER_TLS_CA=config_test.go", []string{"WR_CLUSTER_TLS_CERT", "config_test.go"}},
+		{"WR_CLUSTER_TLS_MODE=prefer", []string{"WR_CLUSTER_TLS_MODE", "prefer", "WR_CLUSTER_TLS_CERT"}},
+		{"WR_CLUSTER_TLS_MODE=maybe", []string{"WR_CLUSTER_TLS_MODE", "maybe", "require, prefer"}},
 		{"WR_JOIN=nowhere", []string{"WR_JOIN", "nowhere", "host:port"}},
 		{"WR_JOIN=:7000", []string{"WR_JOIN", ":7000", "no host"}},
 		{"WR_NODE_ID=n1 WR_JOIN=n2:7000 WR_PEERS=" + three, []string{"WR_JOIN", "n2:7000", "WR_PEERS"}},
@@ -302,6 +308,33 @@ func TestPeers(t *testing.T) {
 	mustConfigure(t, []string{"WR_NODE_ID=a", "WR_PEERS=a=[::1]:1,b=[::1]:2", "WR_CLUSTER_LISTEN=[::1]:1"})
 	if cfg := mustConfigure(t, nil); cfg.Peers != nil {
 		t.Errorf("no WR_PEERS: %v", cfg.Peers)
+	}
+}
+
+// Certificates count as a secret does, unless connections without TLS are taken too; another node's are found out at the start.
+func TestClusterTLS(t *testing.T) {
+	dir := t.TempDir()
+	made(t, "cert", "node", "n1", "n2", "--ensure", "--ca", dir, "--out", dir)
+	files := func(node string) []string {
+		return []string{"WR_CLUSTER_TLS_CERT=" + filepath.Join(dir, node+".crt"), "WR_CLUSTER_TLS_KEY=" + filepath.Join(dir, node+".key"), "WR_CLUSTER_TLS_CA=" + filepath.Join(dir, "ca.crt")}
+	}
+	environ := append(files("n1"), "WR_PEERS=n1=owr-1:7000,n2=owr-2:7000", "WR_CLUSTER_LISTEN=:7000", "WR_NODE_ID=n1")
+	cfg := mustConfigure(t, environ)
+	if cfg.ClusterTLS == nil || cfg.ClusterTLS.Prefer || cfg.ClusterTLS.Cert != filepath.Join(dir, "n1.crt") || cfg.ClusterTLS.CA != filepath.Join(dir, "ca.crt") {
+		t.Errorf("got %+v", cfg.ClusterTLS)
+	}
+	if cfg := mustConfigure(t, environ, "--cluster-tls-mode=prefer", "--cluster-secret=s"); !cfg.ClusterTLS.Prefer {
+		t.Error("prefer does not show")
+	}
+	if _, err := configure(environ, "--cluster-tls-mode=prefer"); err == nil || !strings.Contains(err.Error(), "WR_CLUSTER_SECRET") {
+		t.Errorf("prefer without a secret: %v", err)
+	}
+	if _, err := configure(append(files("n2"), "WR_NODE_ID=n1")); err == nil || !strings.Contains(err.Error(), "WR_CLUSTER_TLS_CERT") || !strings.Contains(err.Error(), "node n2") {
+		t.Errorf("another node's certificate: %v", err)
+	}
+	made(t, "cert", "ca", "--out", dir, "--force")
+	if _, err := configure(environ); err == nil || !strings.Contains(err.Error(), "WR_CLUSTER_TLS_CA") {
+		t.Errorf("another authority: %v", err)
 	}
 }
 

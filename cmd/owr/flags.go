@@ -107,7 +107,11 @@ type clusterFlags struct {
 	DataDir           string `default:"./owr-data" help:"Directory of the Raft log and snapshots."`
 	ClusterSecret     string `placeholder:"SECRET" help:"Secret that the nodes share."`
 	ClusterSecretFile string `placeholder:"PATH" help:"File that holds the secret that the nodes share."`
-	InsecureCluster   toggle `help:"Start with peers on an address that is not loopback, without a secret."`
+	ClusterTLSCert    string `name:"cluster-tls-cert" placeholder:"PATH" help:"This node's certificate, in PEM: the nodes speak TLS to each other. See owr cert."`
+	ClusterTLSKey     string `name:"cluster-tls-key" placeholder:"PATH" help:"Its key, in PEM."`
+	ClusterTLSCA      string `name:"cluster-tls-ca" placeholder:"PATH" help:"The authority that has signed the certificates of all nodes, in PEM."`
+	ClusterTLSMode    string `name:"cluster-tls-mode" default:"require" placeholder:"require|prefer" help:"prefer: talk without TLS to nodes that have no certificate yet, while a running cluster changes over."`
+	InsecureCluster   toggle `help:"Start with peers on an address that is not loopback, without a secret or TLS."`
 }
 
 type adminFlags struct {

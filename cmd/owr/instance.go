@@ -18,6 +18,7 @@ import (
 
 	"github.com/openwaitingroom/owr/admin"
 	"github.com/openwaitingroom/owr/cluster"
+	"github.com/openwaitingroom/owr/internal/certs"
 	"github.com/openwaitingroom/owr/mirror"
 	"github.com/openwaitingroom/owr/proxy"
 	"github.com/openwaitingroom/owr/queue"
@@ -62,6 +63,13 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	certMetrics, err := certs.NewMetrics(registry)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ClusterTLS != nil {
+		cfg.ClusterTLS.Metrics = certMetrics
+	}
 	if i.node, err = cluster.Open(i.clusterConfig(cfg, registry)); err != nil {
 		return nil, err
 	}
@@ -100,7 +108,7 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 func (i *instance) clusterConfig(cfg serveConfig, registry *prometheus.Registry) cluster.Config {
 	c := cluster.Config{
 		NodeID: cfg.NodeID, Listen: cfg.ClusterListen, Advertise: cfg.ClusterAdvertise, DataDir: cfg.DataDir,
-		Join: cfg.Join, Edge: cfg.Edge, Secret: string(cfg.ClusterSecret), Version: versionHere(), FeatureLevel: cfg.FeatureLevel,
+		Join: cfg.Join, Edge: cfg.Edge, Secret: string(cfg.ClusterSecret), TLS: cfg.ClusterTLS, Version: versionHere(), FeatureLevel: cfg.FeatureLevel,
 		Limits: cfg.Limits, Logger: i.log, Registerer: registry,
 		// A slot is given on in the very entry that frees it. Only a slot that expires waits, for the next look.
 		Timing:    cluster.Timing{Tick: min(cfg.ReleaseInterval, lookEvery)},
