@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/openwaitingroom/owr/queue"
 )
 
 // TakeSnapshot has Raft write a snapshot and cut the log now.
@@ -28,6 +30,26 @@ func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
 // Free makes the node see so much free space.
 func (c *Config) Free(free func() uint64) {
 	c.free = func(string) (uint64, error) { return free(), nil }
+}
+
+// Every is how often the files are looked at.
+func (t *TLS) Every(d time.Duration) { t.every = d }
+
+// AskAs sends another node a frame that only id may send: "ping", "join", "remove" or "commands".
+func (n *Node) AskAs(ctx context.Context, address, id, what string) error {
+	kind, payload := framePing, []byte(id)
+	switch what {
+	case "join":
+		kind, payload = frameChange, []byte(`{"op":"join","id":"`+id+`","address":"127.0.0.1:1"}`)
+	case "remove":
+		kind, payload = frameChange, []byte(`{"op":"remove","id":"`+id+`"}`)
+	case "commands":
+		kind, payload = frameCommands, queue.AppendCommands([]byte{0, 0}, []queue.Command{{Kind: queue.KindArrive, Token: visitor(1)}})
+	}
+	c := n.newClient()
+	defer c.close()
+	_, err := c.call(ctx, address, kind, payload)
+	return err
 }
 
 // A Stall holds up writes of entries while it lasts.

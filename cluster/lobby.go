@@ -29,6 +29,7 @@ func (l *lobby) enter(conn *tracked) (out *tracked) {
 		out = l.waiting[at]
 		l.waiting = slices.Delete(l.waiting, at, at+1)
 	}
+	conn.host = hostOf(conn)
 	l.waiting = append(l.waiting, conn)
 	return out
 }
@@ -51,12 +52,12 @@ func (l *lobby) lastLocked() int {
 			clear(from)
 		}
 		if !silent || !c.heard.Load() {
-			from[hostOf(c)]++
+			from[c.host]++
 		}
 	}
 	last, most := 0, 0
 	for at, c := range l.waiting {
-		if n := from[hostOf(c)]; n > most && !(silent && c.heard.Load()) {
+		if n := from[c.host]; n > most && !(silent && c.heard.Load()) {
 			last, most = at, n
 		}
 	}

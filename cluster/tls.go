@@ -24,6 +24,8 @@ type TLS struct {
 	Cert, Key, CA string
 	Prefer        bool           // while a running cluster changes over: connections without TLS are taken, and made to who knows no TLS
 	Metrics       *certs.Metrics // how long the certificate is still valid; nil: nobody asks
+
+	every time.Duration // between two looks at the files; 0: the default; tests
 }
 
 // Check reports what keeps the node with this id from speaking TLS with these files, as Open would.
@@ -60,7 +62,7 @@ type passport struct {
 type shown struct{ read, used *tls.Certificate }
 
 func newPassport(t *TLS, node string, log *slog.Logger) (*passport, error) {
-	keys, err := certs.NewReloader(certs.Config{Use: "cluster", Cert: t.Cert, Key: t.Key, CA: t.CA, Logger: log, Metrics: t.Metrics})
+	keys, err := certs.NewReloader(certs.Config{Use: "cluster", Cert: t.Cert, Key: t.Key, CA: t.CA, Every: t.every, Logger: log, Metrics: t.Metrics})
 	if err != nil {
 		return nil, err
 	}

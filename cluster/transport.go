@@ -57,7 +57,7 @@ func dialPeer(ctx context.Context, address string, card *card, purpose byte) (ne
 }
 
 // errHungUp says that the other side hung up on the preamble.
-var errHungUp = errors.New("the other side hung up: it may be of an older version, or not one of ours")
+var errHungUp = errors.New("the other side hung up: it may be of an older version, want TLS, or not be one of ours")
 
 func dialVersion(ctx context.Context, address string, card *card, version string, purpose byte) (net.Conn, error) {
 	deadline, ok := ctx.Deadline()
@@ -290,6 +290,7 @@ func (p *port) receive(came *tracked) (conn net.Conn, purpose byte, err error) {
 type tracked struct {
 	net.Conn
 	port    *port
+	host    string      // of the other side, for the lobby alone
 	heard   atomic.Bool // something came over it
 	crowded atomic.Bool // it had to leave the lobby
 }
