@@ -5,7 +5,7 @@ RUN go mod download
 COPY . .
 ARG VERSION=devel
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /out/owr ./cmd/owr
-RUN mkdir -p /out/volume && mkdir -m 0700 /out/volume/data
+RUN mkdir -p /out/volume && mkdir -m 0700 /out/volume/data /out/volume/certs
 
 FROM scratch
 # For an origin or a Redis that speaks TLS.

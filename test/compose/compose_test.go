@@ -24,7 +24,7 @@ func TestComposeFile(t *testing.T) {
 	s := &stack{t: t, compose: findCompose(t)}
 	name := fmt.Sprintf("owr-compose-test-%d", os.Getpid())
 	s.env = []string{
-		"OWR_IMAGE=" + name + ":test", "COMPOSE_PROJECT_NAME=" + name, "WR_ADMIN_TOKEN=t0ken", "WR_CLUSTER_SECRET=s3cret", "WR_MAX_ACTIVE=2",
+		"OWR_IMAGE=" + name + ":test", "COMPOSE_PROJECT_NAME=" + name, "WR_ADMIN_TOKEN=t0ken", "WR_MAX_ACTIVE=2",
 	}
 	nodes := make([]*harness.Node, 3)
 	for i := range nodes {
@@ -44,6 +44,17 @@ func TestComposeFile(t *testing.T) {
 	s.project("up", "--detach")
 	ready(t, nodes, time.Minute)
 	healthy(t, s)
+	for _, n := range nodes {
+		if left, err := n.Metric(`owr_tls_certificate_expiry_seconds{use="cluster"}`); err != nil || left < 300*86400 {
+			t.Errorf("%s: its certificate for the cluster port is good for %g s, %v", n.ID, left, err)
+		}
+	}
+	// Another up makes no new certificates.
+	s.project("up", "--detach")
+	if log := s.project("logs", "--no-color", "certs"); strings.Count(log, "is there") != 3 {
+		t.Errorf("the certificates, the second time: %s", log)
+	}
+	ready(t, nodes, time.Minute)
 
 	// Two slots: two visitors inside, four in line, each on the next node.
 	var inside, waiting []*harness.Browser

@@ -18,6 +18,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.BoolVar(&secure, "tls", false, "the nodes speak TLS to each other")
 	flag.IntVar(&handOverCount, "handovers", handOverCount, "how many leaders are ended one after the other in the cell of hand-overs")
 	flag.Parse()
 	if *seed == 0 {

@@ -41,6 +41,9 @@ type world struct {
 	readings []Reading
 }
 
+// secure is whether the nodes speak TLS to each other; -tls sets it.
+var secure bool
+
 // chance decides where bits are turned and what is forgotten; TestMain makes it what -seed says.
 var chance uint64
 
@@ -68,6 +71,9 @@ func newWorld(t testing.TB, c cell) *world {
 	}
 	w.all = harness.NewCluster(t, 3, w.origin.url, settings)
 	w.nodes = w.all.Nodes
+	if secure {
+		w.all.Secure()
+	}
 	switch {
 	case c.spaces:
 		w.spaces.settle(w)
