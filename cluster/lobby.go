@@ -57,7 +57,7 @@ func (l *lobby) lastLocked() int {
 	}
 	last, most := 0, 0
 	for at, c := range l.waiting {
-		if n := from[c.host]; n > most && !(silent && c.heard.Load()) {
+		if n := from[c.host]; n > most && (!silent || !c.heard.Load()) {
 			last, most = at, n
 		}
 	}
@@ -101,8 +101,15 @@ var refusals = []struct {
 	err error
 	is  refusal
 }{
-	{errCrowded, refusedCrowd}, {errNotOurs, refusedStranger}, {errStranger, refusedSecret}, {errForeign, refusedForeign},
-	{errPlain, refusedPlain}, {errTLSHello, refusedTLS}, {errAuthority, refusedAuthority}, {errWrongName, refusedName}, {errNoName, refusedName},
+	{errCrowded, refusedCrowd},
+	{errNotOurs, refusedStranger},
+	{errStranger, refusedSecret},
+	{errForeign, refusedForeign},
+	{errPlain, refusedPlain},
+	{errTLSHello, refusedTLS},
+	{errAuthority, refusedAuthority},
+	{errWrongName, refusedName},
+	{errNoName, refusedName},
 	{errRefusesUs, refusedByThem},
 }
 

@@ -240,8 +240,13 @@ func TestPrefer(t *testing.T) {
 		dialer, server string
 		secured, fails bool
 	}{
-		{"prefer", "plain", false, false}, {"plain", "prefer", false, false}, {"prefer", "prefer", true, false},
-		{"prefer", "require", true, false}, {"require", "prefer", true, false}, {"require", "plain", false, true}, {"plain", "require", false, true},
+		{"prefer", "plain", false, false},
+		{"plain", "prefer", false, false},
+		{"prefer", "prefer", true, false},
+		{"prefer", "require", true, false},
+		{"require", "prefer", true, false},
+		{"require", "plain", false, true},
+		{"plain", "require", false, true},
 	} {
 		for _, secret := range []string{"", "s3cret"} {
 			dialer, server := newGate(t, with("n2", c.dialer), "n1"), newGate(t, with("n1", c.server), "").open(t)
@@ -380,7 +385,8 @@ func TestACertificateOfAnotherNodeIsNotTaken(t *testing.T) {
 		}
 	}
 	replace("n2", a)
-	if p.certificate() != first || p.certificate() != first || strings.Count(g.logged(), "can not be used") != 1 {
+	again := p.certificate()
+	if again != first || p.certificate() != first || strings.Count(g.logged(), "can not be used") != 1 {
 		t.Errorf("that of n2: %s", g.logged())
 	}
 	replace("n1", newAuthority(t))

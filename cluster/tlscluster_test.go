@@ -148,8 +148,11 @@ func TestRotationUnderLoad(t *testing.T) {
 		index := c.Nodes[0].Applied()
 		clustertest.Eventually(t, step, func() error {
 			for _, n := range c.Nodes {
-				if n.Applied() < index+20 || n.Ready() != nil {
-					return fmt.Errorf("entry %d after %d, %v", n.Applied(), index, n.Ready())
+				if err := n.Ready(); err != nil {
+					return err
+				}
+				if n.Applied() < index+20 {
+					return fmt.Errorf("entry %d after %d", n.Applied(), index)
 				}
 				for _, m := range n.Status().Members {
 					if !m.Healthy {
