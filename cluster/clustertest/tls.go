@@ -23,8 +23,18 @@ func NewAuthority(t testing.TB) *authority.Authority {
 // Secure gives every node a certificate of the authority. It is called before the first node starts.
 func (c *Cluster) Secure(a *authority.Authority) *Cluster {
 	c.t.Helper()
+	c.Patient()
 	for i := range c.Configs {
 		c.Configs[i].TLS = Papers(c.t, a, c.Configs[i].NodeID)
+	}
+	return c
+}
+
+// Patient gives elections more time: handshakes take some, and on a busy machine a lot. It is called before the first node starts.
+func (c *Cluster) Patient() *Cluster {
+	for i := range c.Configs {
+		t := &c.Configs[i].Timing
+		t.Heartbeat, t.Lease, t.RPC = time.Second, 700*time.Millisecond, 3*time.Second
 	}
 	return c
 }
