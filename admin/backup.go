@@ -19,10 +19,10 @@ type Backup struct {
 const backupChunk = 64 << 10
 
 // backup is GET /v1/backup. The keys are in it, so it needs what a changing call needs.
-func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
+func (s *Server) backup(w http.ResponseWriter, _ *http.Request, who *caller) {
 	b, err := s.cfg.Backup()
 	if err != nil {
-		s.log.Warn("no backup made", "caller", r.RemoteAddr, "err", err)
+		s.log.Warn("no backup made", who.attrs("err", err)...)
 		w.Header().Set("Retry-After", retryAfter)
 		problem(w, http.StatusServiceUnavailable, err.Error())
 		return
@@ -32,10 +32,10 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", strconv.FormatInt(b.Size, 10))
 	w.Header().Set("Content-Disposition", `attachment; filename="`+b.Name+`"`)
 	if err := send(w, b.Body); err != nil {
-		s.log.Warn("a backup was not sent to its end", "caller", r.RemoteAddr, "err", err)
+		s.log.Warn("a backup was not sent to its end", who.attrs("err", err)...)
 		return // fewer bytes than promised: the server cuts the connection
 	}
-	s.log.Info("backup sent", "caller", r.RemoteAddr, "name", b.Name, "bytes", b.Size)
+	s.log.Info("backup sent", who.attrs("name", b.Name, "bytes", b.Size)...)
 }
 
 // send copies body. A table takes the time it takes; what may not happen is that nothing moves.

@@ -13,7 +13,7 @@ import (
 
 // setLimits is PUT /v1/limits. The whole body is read and checked before anything is submitted,
 // and all of it is one entry.
-func (s *Server) setLimits(w http.ResponseWriter, r *http.Request) {
+func (s *Server) setLimits(w http.ResponseWriter, r *http.Request, who *caller) {
 	body, status, err := readJSON(w, r)
 	var change queue.LimitsChange
 	if err == nil {
@@ -21,7 +21,7 @@ func (s *Server) setLimits(w http.ResponseWriter, r *http.Request) {
 		change, err = decodeLimits(body)
 	}
 	if err != nil {
-		s.log.Info("limits not changed", "caller", r.RemoteAddr, "status", status, "err", err)
+		s.log.Info("limits not changed", who.attrs("status", status, "err", err)...)
 		problem(w, status, err.Error())
 		return
 	}
@@ -31,8 +31,8 @@ func (s *Server) setLimits(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	limits, err := s.cfg.SetLimits(ctx, change)
-	attrs := []any{"caller", r.RemoteAddr, "set", describeSet(change), "cleared", describeClear(change)}
+	limits, index, err := s.cfg.SetLimits(ctx, change)
+	attrs := who.attrs("set", describeSet(change), "cleared", describeClear(change))
 	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 		s.log.Info("limits not changed", append(attrs, "status", http.StatusConflict, "err", err)...)
 		problem(w, http.StatusConflict, refused.Reason)
@@ -43,40 +43,41 @@ func (s *Server) setLimits(w http.ResponseWriter, r *http.Request) {
 		unavailable(w, err)
 		return
 	}
-	s.log.Info("limits changed", append(attrs, "status", http.StatusOK)...)
+	s.log.Info("limits changed", append(attrs, "status", http.StatusOK, "index", index)...)
 	writeJSON(w, http.StatusOK, "application/json", newLimits(limits))
 }
 
 // leave is DELETE /v1/visitors/{id}.
-func (s *Server) leave(w http.ResponseWriter, r *http.Request) {
+func (s *Server) leave(w http.ResponseWriter, r *http.Request, who *caller) {
 	token, ok := queue.ParseToken([]byte(r.PathValue("id")))
 	if !ok {
-		s.log.Info("visitor not removed", "caller", r.RemoteAddr, "status", http.StatusBadRequest)
+		s.log.Info("visitor not removed", who.attrs("status", http.StatusBadRequest)...)
 		problem(w, http.StatusBadRequest, "the id of a visitor is a version 4 UUID in lower case")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	found, err := s.cfg.Leave(ctx, token)
+	found, index, err := s.cfg.Leave(ctx, token)
+	attrs := who.attrs("visitor", token.String())
 	switch {
 	case err != nil:
-		s.log.Warn("visitor perhaps not removed", "caller", r.RemoteAddr, "visitor", token.String(), "status", http.StatusServiceUnavailable, "err", err)
+		s.log.Warn("visitor perhaps not removed", append(attrs, "status", http.StatusServiceUnavailable, "err", err)...)
 		unavailable(w, err)
 	case !found:
-		s.log.Info("visitor not removed", "caller", r.RemoteAddr, "visitor", token.String(), "status", http.StatusNotFound)
+		s.log.Info("visitor not removed", append(attrs, "status", http.StatusNotFound, "index", index)...)
 		problem(w, http.StatusNotFound, "no such visitor")
 	default:
-		s.log.Info("visitor removed", "caller", r.RemoteAddr, "visitor", token.String(), "status", http.StatusNoContent)
+		s.log.Info("visitor removed", append(attrs, "status", http.StatusNoContent, "index", index)...)
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
 
-// readJSON reads a body that says it is JSON, or does not say what it is. The status belongs to the error.
+// readJSON reads a body that says it is JSON. One that says something else, or nothing, may have been sent
+// by a form of another site's page, which cannot say that. The status belongs to the error.
 func readJSON(w http.ResponseWriter, r *http.Request) (body []byte, status int, err error) {
-	if kind := r.Header.Get("Content-Type"); kind != "" {
-		if media, _, err := mime.ParseMediaType(kind); err != nil || media != "application/json" {
-			return nil, http.StatusUnsupportedMediaType, errors.New("the body has to be application/json")
-		}
+	kinds := r.Header.Values("Content-Type")
+	if len(kinds) != 1 || !isJSON(kinds[0]) {
+		return nil, http.StatusUnsupportedMediaType, errors.New("the body has to be sent with Content-Type: application/json")
 	}
 	body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
@@ -86,6 +87,11 @@ func readJSON(w http.ResponseWriter, r *http.Request) (body []byte, status int, 
 		return nil, http.StatusBadRequest, errors.New("the body ended too soon")
 	}
 	return body, http.StatusOK, nil
+}
+
+func isJSON(kind string) bool {
+	media, _, err := mime.ParseMediaType(kind)
+	return err == nil && media == "application/json"
 }
 
 func describeSet(c queue.LimitsChange) map[string]float64 {

@@ -59,15 +59,15 @@ func (s *Server) members(w http.ResponseWriter, r *http.Request) {
 }
 
 // changeMembers answers with the members after the change.
-func (s *Server) changeMembers(op string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func (s *Server) changeMembers(op string) call {
+	return func(w http.ResponseWriter, r *http.Request, who *caller) {
 		body, status, err := readJSON(w, r)
 		change := MemberChange{Op: op}
 		if err == nil {
 			status = http.StatusBadRequest
 			err = decodeMemberChange(body, &change)
 		}
-		attrs := []any{"caller", r.RemoteAddr, "change", op, "member", change.ID, "address", change.Address}
+		attrs := who.attrs("change", op, "member", shorten(change.ID), "address", shorten(change.Address))
 		if err != nil {
 			s.log.Info("members not changed", append(attrs, "status", status, "err", err)...)
 			problem(w, status, err.Error())
@@ -79,7 +79,7 @@ func (s *Server) changeMembers(op string) http.HandlerFunc {
 		refused := (*RefusedError)(nil)
 		switch {
 		case err == nil:
-			s.log.Info("members changed", append(attrs, "status", http.StatusOK)...)
+			s.log.Info("members changed", append(attrs, "status", http.StatusOK, "applied_index", s.cfg.Status().AppliedIndex)...)
 			writeJSON(w, http.StatusOK, "application/json", s.cfg.Members(ctx))
 		case errors.As(err, &refused):
 			status = http.StatusConflict

@@ -57,8 +57,11 @@ func TestBadChangesOfMembersAreNamed(t *testing.T) {
 			t.Errorf("%s %s: %d %s, want 400 with %q", c.path, c.body, got.Code, got.Body, c.says)
 		}
 	}
-	if got := ask(h, "POST", "/v1/cluster/remove", `{"id":"n1"}`, header("Content-Type", "text/plain")); got.Code != 415 {
+	if got := ask(h, "POST", "/v1/cluster/remove", `{"id":"n1"}`, kind("text/plain")); got.Code != 415 {
 		t.Errorf("a form: %d", got.Code)
+	}
+	if got := ask(h, "POST", "/v1/cluster/remove", `{"id":"n1"}`, kind("")); got.Code != 415 {
+		t.Errorf("of no kind: %d", got.Code)
 	}
 	if got := ask(h, "GET", "/v1/cluster/remove", ""); got.Code != 405 {
 		t.Errorf("GET on a change: %d", got.Code)

@@ -97,3 +97,46 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 		t.Errorf("%d lines for 1000 refusals, want a few", lines)
 	}
 }
+
+// A page whose name was made to mean this machine reads nothing.
+func TestReboundNamesReadNothing(t *testing.T) {
+	h := (&node{}).handler(t, "")
+	for _, c := range []struct {
+		with []func(*http.Request)
+		want int
+	}{
+		{[]func(*http.Request){host("rebind.evil.example:9090")}, 421},
+		{[]func(*http.Request){host("REBIND.evil.example.")}, 421},
+		{[]func(*http.Request){host("evil.localhost.example")}, 421},
+		{[]func(*http.Request){host("owr.internal"), from("192.0.2.7:1")}, 200},
+		{[]func(*http.Request){host("n1:9090")}, 200},
+		{[]func(*http.Request){host("localhost")}, 200},
+		{[]func(*http.Request){host("owr.localhost:9090")}, 200},
+		{[]func(*http.Request){host("[::1]:9090"), from("[::1]:5")}, 200},
+	} {
+		for _, path := range []string{"/v1/status", "/v1/cluster"} {
+			if got := ask(h, "GET", path, "", c.with...); got.Code != c.want {
+				t.Errorf("%s: %d, want %d", path, got.Code, c.want)
+			}
+		}
+		if got := ask(h, "GET", "/metrics", "", c.with...); got.Code != 200 {
+			t.Errorf("metrics: %d", got.Code)
+		}
+	}
+}
+
+// The keys are in a backup, so a page of another site may not even ask for one.
+func TestABackupIsNoBusinessOfAnotherSite(t *testing.T) {
+	asked := 0
+	h := (&node{}).handlerOf(t, func(c *Config) {
+		c.Backup = func() (*Backup, error) { asked++; return &Backup{Name: "b", Body: http.NoBody}, nil }
+	})
+	for site, want := range map[string]int{"cross-site": 403, "same-site": 403, "same-origin": 200, "none": 200} {
+		if got := ask(h, "GET", "/v1/backup", "", header("Sec-Fetch-Site", site)); got.Code != want {
+			t.Errorf("%s: %d, want %d", site, got.Code, want)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("%d backups were begun, want 2", asked)
+	}
+}

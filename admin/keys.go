@@ -26,25 +26,25 @@ func (s *Server) keys(w http.ResponseWriter, _ *http.Request) {
 }
 
 // rotateKey is POST /v1/keys/rotate. It answers with the keys after it.
-func (s *Server) rotateKey(w http.ResponseWriter, r *http.Request) {
-	s.changeKeys(w, r, "rotate", s.cfg.RotateKey)
+func (s *Server) rotateKey(w http.ResponseWriter, r *http.Request, who *caller) {
+	s.changeKeys(w, r, who, "rotate", s.cfg.RotateKey)
 }
 
 // removeKey is DELETE /v1/keys/{id}. It answers with the keys after it.
-func (s *Server) removeKey(w http.ResponseWriter, r *http.Request) {
+func (s *Server) removeKey(w http.ResponseWriter, r *http.Request, who *caller) {
 	id, err := strconv.ParseUint(r.PathValue("id"), 10, 8)
 	if err != nil {
-		s.log.Info("proof keys not changed", "caller", r.RemoteAddr, "status", http.StatusBadRequest)
+		s.log.Info("proof keys not changed", who.attrs("status", http.StatusBadRequest)...)
 		problem(w, http.StatusBadRequest, "the id of a key is a number from 1 to 255")
 		return
 	}
-	s.changeKeys(w, r, "remove "+strconv.Itoa(int(id)), func(ctx context.Context) error { return s.cfg.RemoveKey(ctx, uint8(id)) })
+	s.changeKeys(w, r, who, "remove "+strconv.Itoa(int(id)), func(ctx context.Context) error { return s.cfg.RemoveKey(ctx, uint8(id)) })
 }
 
-func (s *Server) changeKeys(w http.ResponseWriter, r *http.Request, what string, change func(context.Context) error) {
+func (s *Server) changeKeys(w http.ResponseWriter, r *http.Request, who *caller, what string, change func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	attrs := []any{"caller", r.RemoteAddr, "change", what}
+	attrs := who.attrs("change", what)
 	err := change(ctx)
 	switch refused := (*RefusedError)(nil); {
 	case err == nil:

@@ -1,6 +1,7 @@
 // Package admin is the listener for operators and machines: health, metrics, the status of the
-// cluster and the calls that change it. It is never the public one. Reading is open to whoever
-// reaches the listener; changing needs the bearer token, or the loopback where there is none.
+// cluster and the calls that change it. It is never the public one. There are two roles: who reads,
+// which is whoever reaches the listener unless it is protected, and who operates, which is proved by a
+// token, by a client's certificate, or by calling over loopback where there is neither (guard.go).
 package admin
 
 import (
@@ -22,7 +23,18 @@ import (
 type Config struct {
 	// Token is the bearer token of every changing call. Empty: such calls are taken over
 	// loopback only. Never logged.
-	Token    string
+	Token string
+	// ReadToken is a bearer token that is good for reading alone. With one, the reading calls of /v1 need
+	// it or Token. Never logged.
+	ReadToken string
+	// ProtectReads has the reading calls of /v1 and the metrics need a token, a certificate, or loopback
+	// where there is neither. Health is open in any case.
+	ProtectReads bool
+	// ClientCertificates says that callers may prove themselves by a certificate, whose organizational unit
+	// is their role, "read" or "operate". The listener given to Serve has to verify it. Loopback
+	// alone proves nothing then.
+	ClientCertificates bool
+
 	Logger   *slog.Logger        // nil: nothing is logged
 	Registry prometheus.Gatherer // what /metrics shows
 
@@ -30,10 +42,11 @@ type Config struct {
 	Ready  func() error // nil while this node can serve visitors; otherwise why not
 	Status func() Status
 	// SetLimits submits a change of the override layer and answers with the limits in force once
-	// it has committed. A *RefusedError says that nothing was done; any other error leaves open whether the change comes into force.
-	SetLimits func(context.Context, queue.LimitsChange) (queue.Limits, error)
-	// Leave takes a visitor out; found is false when the table does not hold it.
-	Leave func(context.Context, queue.Token) (found bool, err error)
+	// it has committed, and the index of its entry. A *RefusedError says that nothing was done; any other error leaves open whether the
+	// change comes into force.
+	SetLimits func(context.Context, queue.LimitsChange) (limits queue.Limits, index uint64, err error)
+	// Leave takes a visitor out by the entry at index; found is false when the table does not hold it.
+	Leave func(context.Context, queue.Token) (found bool, index uint64, err error)
 	// Members is who belongs to the cluster, and ChangeMembers carries out one change: a *RefusedError says that nothing was
 	// done, any other error leaves it open.
 	Members       func(context.Context) Members
@@ -73,10 +86,13 @@ func New(cfg Config) (*Server, error) {
 		cfg.Members == nil || cfg.ChangeMembers == nil {
 		return nil, errors.New("admin: config lacks a function or the registry")
 	}
+	if cfg.Token != "" && cfg.Token == cfg.ReadToken {
+		return nil, errors.New("admin: the token for reading is the one for changes")
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(cfg.Token, cfg.Logger)}
+	s := &Server{cfg: cfg, log: cfg.Logger, guard: newGuard(&cfg)}
 	s.server = &http.Server{
 		Handler: s.Handler(), MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
@@ -90,23 +106,23 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", health(s.cfg.Live))
 	mux.HandleFunc("GET /readyz", health(s.cfg.Ready))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{
+	mux.Handle("GET /metrics", s.guard.scraping(promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
-	}))
-	mux.HandleFunc("GET /v1/status", s.status)
-	mux.Handle("PUT /v1/limits", s.guard.protect(s.setLimits))
-	mux.Handle("DELETE /v1/visitors/{id}", s.guard.protect(s.leave))
-	mux.HandleFunc("GET /v1/cluster", s.members)
+	})))
+	mux.Handle("GET /v1/status", s.guard.reading(s.status))
+	mux.Handle("PUT /v1/limits", s.guard.changing(s.setLimits))
+	mux.Handle("DELETE /v1/visitors/{id}", s.guard.changing(s.leave))
+	mux.Handle("GET /v1/cluster", s.guard.reading(s.members))
 	for _, op := range []string{OpJoin, OpPromote, OpRemove, OpTransfer} {
-		mux.Handle("POST /v1/cluster/"+op, s.guard.protect(s.changeMembers(op)))
+		mux.Handle("POST /v1/cluster/"+op, s.guard.changing(s.changeMembers(op)))
 	}
 	if s.cfg.Keys != nil {
-		mux.HandleFunc("GET /v1/keys", s.keys)
-		mux.Handle("POST /v1/keys/rotate", s.guard.protect(s.rotateKey))
-		mux.Handle("DELETE /v1/keys/{id}", s.guard.protect(s.removeKey))
+		mux.Handle("GET /v1/keys", s.guard.reading(s.keys))
+		mux.Handle("POST /v1/keys/rotate", s.guard.changing(s.rotateKey))
+		mux.Handle("DELETE /v1/keys/{id}", s.guard.changing(s.removeKey))
 	}
 	if s.cfg.Backup != nil {
-		mux.Handle("GET /v1/backup", s.guard.protect(s.backup))
+		mux.Handle("GET /v1/backup", s.guard.changing(s.backup)) // the keys are in it
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")

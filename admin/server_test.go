@@ -53,11 +53,11 @@ func (n *node) config(token string) Config {
 				Mirror: &Mirror{Enabled: true, Healthy: true, BehindMS: 4},
 			}
 		},
-		SetLimits: func(_ context.Context, c queue.LimitsChange) (queue.Limits, error) {
+		SetLimits: func(_ context.Context, c queue.LimitsChange) (queue.Limits, uint64, error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			if n.fail != nil {
-				return queue.Limits{}, n.fail
+				return queue.Limits{}, 0, n.fail
 			}
 			n.changes = append(n.changes, c)
 			limits := queue.DefaultLimits()
@@ -66,11 +66,11 @@ func (n *node) config(token string) Config {
 					limits.Set(f.Field, c.Values.Get(f.Field))
 				}
 			}
-			return limits, nil
+			return limits, 4712, nil
 		},
-		Leave: func(_ context.Context, t queue.Token) (bool, error) {
+		Leave: func(_ context.Context, t queue.Token) (bool, uint64, error) {
 			n.left = append(n.left, t)
-			return n.known, n.fail
+			return n.known, 4713, n.fail
 		},
 		Members: func(context.Context) Members {
 			return Members{By: "n1", Leader: "n1", Members: []Member{{ID: "n1", Address: "n1:7000", Voter: true, Leader: true, Reachable: true}}}
@@ -84,17 +84,27 @@ func (n *node) config(token string) Config {
 
 func (n *node) handler(t *testing.T, token string) http.Handler {
 	t.Helper()
-	s, err := New(n.config(token))
+	return n.handlerOf(t, func(c *Config) { c.Token = token })
+}
+
+func (n *node) handlerOf(t *testing.T, change func(*Config)) http.Handler {
+	t.Helper()
+	cfg := n.config("")
+	change(&cfg)
+	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s.Handler()
 }
 
-// ask is a request from this machine itself unless change says otherwise.
+// ask is a request from this machine itself, of JSON when it can be, unless change says otherwise.
 func ask(h http.Handler, method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, "http://127.0.0.1:9090"+path, strings.NewReader(body))
 	r.RemoteAddr = "127.0.0.1:40000"
+	if method == "PUT" || method == "POST" {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	for _, c := range change {
 		c(r)
 	}
@@ -105,6 +115,16 @@ func ask(h http.Handler, method, path, body string, change ...func(*http.Request
 
 func header(name, value string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Add(name, value) }
+}
+
+// kind replaces the Content-Type; empty: there is none.
+func kind(value string) func(*http.Request) {
+	return func(r *http.Request) {
+		r.Header.Del("Content-Type")
+		if value != "" {
+			r.Header.Set("Content-Type", value)
+		}
+	}
 }
 
 func from(addr string) func(*http.Request) { return func(r *http.Request) { r.RemoteAddr = addr } }
@@ -186,8 +206,9 @@ func TestSetLimits(t *testing.T) {
 		t.Errorf("submitted %+v, want one %+v", n.changes, change)
 	}
 	log := n.log.String()
-	if strings.Count(log, "\n") != 1 || !strings.Contains(log, `"caller":"127.0.0.1:40000"`) || !strings.Contains(log, `"set":{"max_active":2}`) {
-		t.Errorf("log %s, want one line with the caller and the change", log)
+	if strings.Count(log, "\n") != 1 || !strings.Contains(log, `"caller":"127.0.0.1:40000"`) || !strings.Contains(log, `"set":{"max_active":2}`) ||
+		!strings.Contains(log, `"index":4712`) || !strings.Contains(log, `"role":"operate","by":"loopback"`) {
+		t.Errorf("log %s, want one line with the caller, its role, the change and the index of its entry", log)
 	}
 	if got := ask(h, "PUT", "/v1/limits", `{}`); got.Code != 200 || !strings.Contains(got.Body.String(), `"max_active":2`) || len(n.changes) != 1 {
 		t.Errorf("nothing to set: %d %s and %d changes, want the limits in force and no new change", got.Code, got.Body, len(n.changes))
@@ -205,7 +226,9 @@ func TestSetLimitsRefuses(t *testing.T) {
 		{"a bad field", "application/json", `{"max_active":-1}`, 400, "max_active"},
 		{"good and bad together", "application/json", `{"max_active":3,"queue_max":-5}`, 400, "queue_max"},
 		{"no JSON", "application/json", `max_active=3`, 400, "not JSON"},
-		{"no JSON, of no kind", "", `max_active=3`, 400, "not JSON"},
+		{"JSON of no kind", "", `{"max_active":3}`, 415, "application/json"},
+		{"nothing of no kind", "", ``, 415, "application/json"},
+		{"nothing", "application/json", ``, 400, "not JSON"},
 		{"a form", "application/x-www-form-urlencoded", `max_active=3`, 415, "application/json"},
 		{"text", "text/plain", `{"max_active":3}`, 415, "application/json"},
 		{"multipart", "multipart/form-data; boundary=x", `{"max_active":3}`, 415, "application/json"},
@@ -214,11 +237,7 @@ func TestSetLimitsRefuses(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			var kind []func(*http.Request)
-			if c.kind != "" {
-				kind = append(kind, header("Content-Type", c.kind))
-			}
-			got := ask(h, "PUT", "/v1/limits", c.body, kind...)
+			got := ask(h, "PUT", "/v1/limits", c.body, kind(c.kind))
 			var told struct {
 				Status int
 				Detail string
@@ -237,9 +256,12 @@ func TestSetLimitsRefuses(t *testing.T) {
 	if len(n.changes) > 0 {
 		t.Errorf("a refused change was submitted: %+v", n.changes)
 	}
-	for _, kind := range []string{"application/json", "application/json; charset=utf-8", "Application/JSON"} {
-		if got := ask(h, "PUT", "/v1/limits", `{"max_active":3}`, header("Content-Type", kind)); got.Code != 200 {
-			t.Errorf("%s is %d, want 200", kind, got.Code)
+	if got := ask(h, "PUT", "/v1/limits", `{"max_active":3}`, header("Content-Type", "text/plain")); got.Code != 415 {
+		t.Errorf("two kinds are %d, want 415", got.Code)
+	}
+	for _, name := range []string{"application/json", "application/json; charset=utf-8", "Application/JSON"} {
+		if got := ask(h, "PUT", "/v1/limits", `{"max_active":3}`, kind(name)); got.Code != 200 {
+			t.Errorf("%s is %d, want 200", name, got.Code)
 		}
 	}
 	if got := ask(h, "PUT", "/v1/limits", strings.Repeat(" ", maxBody-2)+"{}"); got.Code != 200 {
@@ -333,6 +355,7 @@ func TestServeAndShutdown(t *testing.T) {
 		t.Errorf("%d %q, want 200", answer.StatusCode, body)
 	}
 	request, _ := http.NewRequest("PUT", "http://"+l.Addr().String()+"/v1/limits", strings.NewReader(`{"max_active":3}`))
+	request.Header.Set("Content-Type", "application/json")
 	answer, err = client.Do(request)
 	if err != nil {
 		t.Fatal(err)

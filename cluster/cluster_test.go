@@ -262,14 +262,17 @@ func TestLimitsFromAnyNode(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	follower := c.Nodes[(c.Leader()+1)%3]
-	got, err := follower.SetLimits(ctx, queue.LimitsChange{Set: queue.FieldMaxActive, Values: limits(5)})
+	got, index, err := follower.SetLimits(ctx, queue.LimitsChange{Set: queue.FieldMaxActive, Values: limits(5)})
 	if err != nil || got.MaxActive != 5 || got.ActiveTTL != time.Minute {
 		t.Fatalf("limits %+v, %v", got, err)
 	}
 	if l := follower.Limits(); l != got {
 		t.Errorf("the node that was asked has %+v", l)
 	}
-	if _, err := follower.SetLimits(ctx, queue.LimitsChange{Set: queue.FieldMaxActive, Values: queue.Limits{MaxActive: -1}}); err == nil {
+	if index == 0 || index > follower.Applied() {
+		t.Errorf("the entry has index %d, and the node that was asked is at %d", index, follower.Applied())
+	}
+	if _, _, err := follower.SetLimits(ctx, queue.LimitsChange{Set: queue.FieldMaxActive, Values: queue.Limits{MaxActive: -1}}); err == nil {
 		t.Error("a negative limit was taken")
 	}
 	for i := range c.Nodes {
@@ -279,7 +282,7 @@ func TestLimitsFromAnyNode(t *testing.T) {
 	if l := c.Nodes[0].Limits(); l.MaxActive != 5 {
 		t.Errorf("after a restart max_active is %d, want 5: the override stays", l.MaxActive)
 	}
-	got, err = c.Nodes[1].SetLimits(ctx, queue.LimitsChange{Clear: queue.FieldMaxActive})
+	got, _, err = c.Nodes[1].SetLimits(ctx, queue.LimitsChange{Clear: queue.FieldMaxActive})
 	if err != nil || got.MaxActive != 1 {
 		t.Errorf("cleared: %+v, %v; want the base of 1", got, err)
 	}

@@ -59,7 +59,7 @@ func TestBackupOfAnyNodeRestoresTheCluster(t *testing.T) {
 	c, tickets := crowded(t, 8)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if _, err := c.Nodes[0].SetLimits(ctx, queue.LimitsChange{Set: queue.FieldQueueMax, Values: queue.Limits{QueueMax: 500}}); err != nil {
+	if _, _, err := c.Nodes[0].SetLimits(ctx, queue.LimitsChange{Set: queue.FieldQueueMax, Values: queue.Limits{QueueMax: 500}}); err != nil {
 		t.Fatal(err)
 	}
 	sameTables(t, c)

@@ -33,7 +33,7 @@ func TestFirstHitsAndKeysWaitForTheLevel(t *testing.T) {
 	first := queue.LimitsChange{Set: queue.FieldFirstHitTTL, Values: queue.Limits{FirstHitTTL: 30 * time.Second}}
 	for _, n := range c.Nodes {
 		var refused *cluster.RefusedError
-		if _, err := n.SetLimits(t.Context(), first); !errors.As(err, &refused) {
+		if _, _, err := n.SetLimits(t.Context(), first); !errors.As(err, &refused) {
 			t.Errorf("%s: the limit at level 2: %v", n.Status().Node, err)
 		}
 		if err := n.RotateKey(t.Context()); !errors.As(err, &refused) {
@@ -55,7 +55,7 @@ func TestFirstHitsAndKeysWaitForTheLevel(t *testing.T) {
 		}
 	}
 	follower := c.Nodes[(c.Leader()+1)%3]
-	if got, err := follower.SetLimits(t.Context(), first); err != nil || got.FirstHitTTL != 30*time.Second {
+	if got, _, err := follower.SetLimits(t.Context(), first); err != nil || got.FirstHitTTL != 30*time.Second {
 		t.Errorf("the limit: %+v, %v", got, err)
 	}
 	if err := follower.RemoveKey(t.Context(), 1); err != nil || follower.ProofKeys()[2].ID != 2 {

@@ -298,56 +298,57 @@ func (n *Node) Follow(limit int) (picture *queue.Frozen, feed *queue.Feed, stop 
 }
 
 // SetLimits has a change of limits carried out, by whichever node leads, and returns the limits then in
-// force. On return this node's replica has them too, unless ctx ended first, and so have the others in reach. A *RefusedError says
-// that nothing was done, since some node is too old for one of the limits.
-func (n *Node) SetLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, error) {
+// force and the index of the entry. On return this node's replica has them too, unless ctx ended first, and so have the others in reach.
+// A *RefusedError says that nothing was done, since some node is too old for one of the limits.
+func (n *Node) SetLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, uint64, error) {
 	if err := change.Values.Validate(change.Set); err != nil {
-		return queue.Limits{}, err
+		return queue.Limits{}, 0, err
 	}
 	if later := (change.Set | change.Clear) &^ n.fields(); later != 0 {
-		return queue.Limits{}, refusef("a limit of this change needs feature level %d, and the cluster is at %d: upgrade all nodes first",
+		return queue.Limits{}, 0, refusef("a limit of this change needs feature level %d, and the cluster is at %d: upgrade all nodes first",
 			since(queue.EntryLaterLimits), n.fsm.identity.Load().featureLevel())
 	}
 	for {
-		limits, err := n.setLimits(ctx, change)
+		limits, index, err := n.setLimits(ctx, change)
 		switch {
 		case err == nil:
-			return limits, nil
+			return limits, index, nil
 		case n.leaderless() > leaderless:
-			return queue.Limits{}, ErrNoLeader
+			return queue.Limits{}, 0, ErrNoLeader
 		}
 		select {
 		case <-time.After(retryPause):
 		case <-ctx.Done():
-			return queue.Limits{}, fmt.Errorf("%w: %w", ctx.Err(), err)
+			return queue.Limits{}, 0, fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
 	}
 }
 
-func (n *Node) setLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, error) {
+func (n *Node) setLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, uint64, error) {
 	if n.leading.Load() != 0 {
 		limits, index, err := n.proposeLimits(change)
 		if err == nil {
 			n.Spread(ctx, index)
 		}
-		return limits, err
+		return limits, index, err
 	}
 	address, _ := n.leader()
 	if address == "" {
-		return queue.Limits{}, ErrNoLeader
+		return queue.Limits{}, 0, ErrNoLeader
 	}
 	c := n.newClient()
 	defer c.close()
 	reply, err := c.call(ctx, address, frameLimits, queue.AppendLimits(nil, change))
 	if err != nil {
-		return queue.Limits{}, err
+		return queue.Limits{}, 0, err
 	}
 	if len(reply) < 8 {
-		return queue.Limits{}, errBadFrame
+		return queue.Limits{}, 0, errBadFrame
 	}
 	answer, err := queue.DecodeLimits(reply[8:])
 	if err != nil {
-		return queue.Limits{}, err
+		return queue.Limits{}, 0, err
 	}
-	return answer.Values, n.WaitApplied(ctx, binary.BigEndian.Uint64(reply))
+	index := binary.BigEndian.Uint64(reply)
+	return answer.Values, index, n.WaitApplied(ctx, index)
 }

@@ -228,23 +228,23 @@ func refusal(err error) error {
 	return err
 }
 
-func (i *instance) setLimits(ctx context.Context, change queue.LimitsChange) (queue.Limits, error) {
-	limits, err := i.node.SetLimits(ctx, change)
-	return limits, refusal(err)
+func (i *instance) setLimits(ctx context.Context, change queue.LimitsChange) (limits queue.Limits, index uint64, err error) {
+	limits, index, err = i.node.SetLimits(ctx, change)
+	return limits, index, refusal(err)
 }
 
 // leave takes a visitor out, and waits a moment for the replicas, so that who asks next, here or at another
 // node, sees what was done.
-func (i *instance) leave(ctx context.Context, token queue.Token) (bool, error) {
+func (i *instance) leave(ctx context.Context, token queue.Token) (found bool, index uint64, err error) {
 	d, err := i.node.Submit(ctx, queue.Command{Kind: queue.KindLeave, Token: token})
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	limit, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	_ = i.node.WaitApplied(limit, d.Index) // it is done either way
 	i.node.Spread(limit, d.Index)
-	return d.Refusal == queue.Granted, nil
+	return d.Refusal == queue.Granted, d.Index, nil
 }
 
 // stop ends the node in good order. It says that it is not ready, and goes on serving for as long as a load balancer may need to
