@@ -24,6 +24,7 @@ type clusterCommands struct {
 
 type memberListFlags struct {
 	Admin string `default:"127.0.0.1:9090" help:"Admin listener of the node to ask." variable:"WR_ADMIN_LISTEN"`
+	readerFlags
 }
 
 type memberCallFlags struct {
@@ -61,11 +62,15 @@ func (l *commandLine) cluster(ctx context.Context, stdout io.Writer) error {
 	f := &l.flags.Cluster
 	op := strings.Fields(l.command)[1]
 	if op == "list" {
+		token, err := l.readerToken(&f.List.readerFlags)
+		if err != nil {
+			return err
+		}
 		address, err := l.dialAddress("admin", f.List.Admin)
 		if err != nil {
 			return err
 		}
-		return listMembers(ctx, address, stdout)
+		return listMembers(ctx, address, token, stdout)
 	}
 	r := &reader{env: l.env}
 	var call *memberCallFlags
@@ -111,8 +116,8 @@ type clusterMembers struct {
 	}
 }
 
-func listMembers(ctx context.Context, address string, w io.Writer) error {
-	body, err := ask(ctx, "http://"+address+"/v1/cluster")
+func listMembers(ctx context.Context, address string, token secret, w io.Writer) error {
+	body, err := ask(ctx, "http://"+address+"/v1/cluster", token)
 	if err != nil {
 		return fmt.Errorf("members by %s: %w", address, err)
 	}

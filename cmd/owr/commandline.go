@@ -93,9 +93,12 @@ func describe(value *kong.Value) string {
 	return value.Help
 }
 
-// warnUnknown logs each WR_ variable that no setting reads, with the name it may have been meant to have.
-func (l *commandLine) warnUnknown(log *slog.Logger) {
+// warn logs each WR_ variable that no setting reads, with the name it may have been meant to have, and what was in doubt about the others.
+func (l *commandLine) warn(log *slog.Logger) {
 	for _, name := range l.env.unknown() {
 		log.Warn("unknown variable is ignored", "variable", name, "nearest", l.env.nearest(name))
+	}
+	for _, d := range l.env.doubts {
+		log.Warn(d.text, d.attrs...) //nolint:sloglint // the text is a constant where the doubt arises
 	}
 }

@@ -59,8 +59,10 @@ type serveConfig struct {
 	ClusterTLS       *cluster.TLS // nil: none
 	FeatureLevel     int          // the highest to announce; 0: all that this version knows
 
-	AdminListen string
-	AdminToken  secret
+	AdminListen       string
+	AdminToken        secret
+	AdminReadToken    secret
+	AdminProtectReads bool
 
 	Log logConfig
 }
@@ -142,11 +144,16 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		Redis:                 r.redis(f.RedisHost, &f.redisFlags),
 		DataDir:               f.DataDir,
 		AdminListen:           r.listen("admin-listen", f.AdminListen),
-		AdminToken:            r.secret("admin-token", f.AdminToken, f.AdminTokenFile),
+		AdminToken:            r.bearer("admin-token", f.AdminToken, f.AdminTokenFile),
+		AdminReadToken:        r.bearer("admin-read-token", f.AdminReadToken, f.AdminReadTokenFile),
+		AdminProtectReads:     r.onOff("admin-protect-reads", f.AdminProtectReads),
 		Log:                   r.log(&f.logFlags),
 	}
 	if cfg.PollMax < cfg.PollMin {
 		r.fail("poll-max", "%s is below %s", f.PollMax, r.env.describe("poll-min"))
+	}
+	if cfg.AdminReadToken != "" && cfg.AdminReadToken == cfg.AdminToken {
+		r.fail("admin-read-token", "it is the token of %s: whoever reads could change", r.env.describe("admin-token"))
 	}
 	cfg.QueueStatus, _ = strconv.Atoi(r.oneOf("queue-status", f.QueueStatus, "200", "202", "429", "503"))
 	if f.DataDir == "" {
@@ -197,7 +204,7 @@ func (r *reader) redis(host string, f *redisFlags) redisConfig {
 	return redisConfig{
 		Host:            host,
 		Port:            r.count("redis-port", f.RedisPort, 1, 65535),
-		User:            string(r.secret("redis-user", f.RedisUser, f.RedisUserFile)),
+		User:            r.textOrFile("redis-user", f.RedisUser, f.RedisUserFile),
 		Pass:            r.secret("redis-pass", f.RedisPass, f.RedisPassFile),
 		DB:              r.count("redis-db", f.RedisDB, 0, 1<<20),
 		TLS:             r.onOff("redis-tls", f.RedisTLS),
@@ -310,6 +317,16 @@ func (r *reader) checkJoin(cfg *serveConfig) {
 	case cfg.Join != "" && cfg.ClusterAdvertise == "" && isWildcard(host):
 		r.fail("cluster-advertise", "it is not set, and the cluster port %s says nothing of where the others reach this node: give host:port", cfg.ClusterListen)
 	}
+}
+
+// readerToken is the secret of a command that only looks: the one for reading where it is given, else the one for everything.
+func (l *commandLine) readerToken(f *readerFlags) (secret, error) {
+	r := &reader{env: l.env}
+	token := r.secret("admin-read-token", f.AdminReadToken, f.AdminReadTokenFile)
+	if token == "" {
+		token = r.secret("admin-token", f.AdminToken, f.AdminTokenFile)
+	}
+	return token, r.err
 }
 
 // listenAddress reads an address to listen on, for commands that have no configuration.

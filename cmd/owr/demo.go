@@ -142,7 +142,7 @@ func introduce(w io.Writer, cfg demoConfig, nodes []*instance, site net.Addr) {
 Open a node in a browser: you are in. Open any of them in %d more private windows: the last one waits,
 and sees its place. Make room for one more, and the first in line is let in:
 
-  curl -X PUT http://%s/v1/limits -d '{"max_active": %d}'
+  curl -X PUT -H 'Content-Type: application/json' http://%s/v1/limits -d '{"max_active": %d}'
 
 Ctrl-C ends it.
 `, cfg.Limits.MaxActive, nodes[0].private.Addr(), cfg.Limits.MaxActive+1)

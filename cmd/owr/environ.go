@@ -28,6 +28,17 @@ type environment struct {
 	flags  map[string]string // flag of the command → its variable; empty when it has none
 	origin map[string]string // flag of the command → the variable that it was read from
 	err    error             // the first contradiction
+	doubts []doubt           // what can be used and had better be otherwise
+}
+
+// A doubt is for the log, which is there once all settings have been read.
+type doubt struct {
+	text  string
+	attrs []any
+}
+
+func (e *environment) warn(text string, attrs ...any) {
+	e.doubts = append(e.doubts, doubt{text, attrs})
 }
 
 func newEnvironment(environ []string) *environment {

@@ -115,9 +115,12 @@ type clusterFlags struct {
 }
 
 type adminFlags struct {
-	AdminListen    string `default:"127.0.0.1:9090" help:"Address of health, metrics, status and the admin API; never the public one."`
-	AdminToken     string `placeholder:"SECRET" help:"Bearer token of the admin API. Without one, changing calls are taken over loopback only."`
-	AdminTokenFile string `placeholder:"PATH" help:"File that holds the bearer token of the admin API."`
+	AdminListen        string `default:"127.0.0.1:9090" help:"Address of health, metrics, status and the admin API; never the public one."`
+	AdminToken         string `placeholder:"SECRET" help:"Bearer token of the admin API. Without one, changing calls are taken over loopback only."`
+	AdminTokenFile     string `placeholder:"PATH" help:"File that holds the bearer token of the admin API."`
+	AdminReadToken     string `placeholder:"SECRET" help:"Bearer token that is good for reading alone; with one, the reading calls of /v1 need it or the other."`
+	AdminReadTokenFile string `placeholder:"PATH" help:"File that holds the bearer token for reading."`
+	AdminProtectReads  toggle `help:"Reading /v1 and /metrics needs a token, a client's certificate, or loopback where there is neither. /livez and /readyz stay open."`
 }
 
 type logFlags struct {
@@ -136,6 +139,15 @@ type demoFlags struct {
 
 type statusFlags struct {
 	Admin string `default:"127.0.0.1:9090" help:"Admin listener of the node to ask." variable:"WR_ADMIN_LISTEN"`
+	readerFlags
+}
+
+// readerFlags are the secrets of the commands that only look: either is good for that.
+type readerFlags struct {
+	AdminToken         string `placeholder:"SECRET" help:"Bearer token of the admin API."`
+	AdminTokenFile     string `placeholder:"PATH" help:"File that holds the bearer token of the admin API."`
+	AdminReadToken     string `placeholder:"SECRET" help:"Bearer token of the admin API that is good for reading alone."`
+	AdminReadTokenFile string `placeholder:"PATH" help:"File that holds the bearer token for reading."`
 }
 
 type healthcheckFlags struct {

@@ -17,17 +17,20 @@ const maxAnswer = 1 << 20
 // healthcheck asks a node whether it lives. Images without a shell have no curl, so the binary
 // asks itself.
 func healthcheck(ctx context.Context, address string) error {
-	_, err := ask(ctx, "http://"+address+"/wr_healthcheck")
+	_, err := ask(ctx, "http://"+address+"/wr_healthcheck", "")
 	return err
 }
 
-// ask answers the body of a GET that must be 200. It follows no redirect.
-func ask(ctx context.Context, url string) ([]byte, error) {
+// ask answers the body of a GET that must be 200. It follows no redirect, and the token, where there is one, goes nowhere else.
+func ask(ctx context.Context, url string, token secret) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+string(token))
 	}
 	client := &http.Client{
 		Transport:     &http.Transport{DisableKeepAlives: true},

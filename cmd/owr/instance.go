@@ -85,7 +85,8 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 		return nil, err
 	}
 	i.admin, err = admin.New(admin.Config{
-		Token: string(cfg.AdminToken), Logger: log, Registry: registry,
+		Token: string(cfg.AdminToken), ReadToken: string(cfg.AdminReadToken), ProtectReads: cfg.AdminProtectReads,
+		Logger: log, Registry: registry,
 		Live:  func() error { return nil },
 		Ready: i.node.Ready, Status: i.status, SetLimits: i.setLimits, Leave: i.leave,
 		Members: i.members, ChangeMembers: i.changeMembers, Backup: i.backup,

@@ -70,7 +70,7 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 			return err
 		}
 		log := cfg.Log.newLogger(stderr)
-		line.warnUnknown(log)
+		line.warn(log)
 		if err := serve(ctx, cfg, log); err != nil {
 			log.Error("the node ended with an error", "err", err)
 			return fmt.Errorf("%w: %w", errLogged, err)
@@ -82,18 +82,23 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 			return err
 		}
 		log := cfg.Log.newLogger(stderr)
-		line.warnUnknown(log)
+		line.warn(log)
 		if err := demo(ctx, cfg, stdout, log); err != nil {
 			log.Error("the demo ended with an error", "err", err)
 			return errLogged
 		}
 		return nil
 	case "status":
-		address, err := line.dialAddress("admin", line.flags.Status.Admin)
+		f := &line.flags.Status
+		token, err := line.readerToken(&f.readerFlags)
 		if err != nil {
 			return err
 		}
-		return printStatus(ctx, address, stdout)
+		address, err := line.dialAddress("admin", f.Admin)
+		if err != nil {
+			return err
+		}
+		return printStatus(ctx, address, token, stdout)
 	case "cluster list", "cluster join <id> <address>", "cluster promote <id>", "cluster remove <id>", "cluster transfer", "cluster transfer <id>":
 		return line.cluster(ctx, stdout)
 	case "keys list", "keys rotate", "keys remove <id>":

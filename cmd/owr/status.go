@@ -45,9 +45,9 @@ type nodeStatus struct {
 }
 
 // printStatus asks the admin listener at address and writes its answer as tables.
-func printStatus(ctx context.Context, address string, w io.Writer) error {
+func printStatus(ctx context.Context, address string, token secret, w io.Writer) error {
 	url := "http://" + address + "/v1/status"
-	body, err := ask(ctx, url)
+	body, err := ask(ctx, url, token)
 	if err != nil {
 		return fmt.Errorf("status of %s: %w", address, err)
 	}

@@ -83,3 +83,28 @@ func TestHealthcheck(t *testing.T) {
 		t.Errorf("a node that does not answer: exit %d", code)
 	}
 }
+
+// A node that protects reading is asked with the token for it, or with the one for everything.
+func TestLookingSendsAToken(t *testing.T) {
+	var got string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header.Get("Authorization")
+		w.Write([]byte(sampleStatus))
+	}))
+	defer server.Close()
+	address := "WR_ADMIN_LISTEN=" + strings.TrimPrefix(server.URL, "http://")
+	for _, c := range []struct {
+		environ []string
+		want    string
+	}{
+		{nil, ""},
+		{[]string{"WR_ADMIN_TOKEN=0perate"}, "Bearer 0perate"},
+		{[]string{"WR_ADMIN_TOKEN=0perate", "WR_ADMIN_READ_TOKEN=r3ad"}, "Bearer r3ad"},
+	} {
+		for _, args := range [][]string{{"status"}, {"cluster", "list"}} {
+			if code, _, stderr := command(t, append(c.environ, address), args...); code != 0 || got != c.want {
+				t.Errorf("%q %q: exit %d %s, sent %q, want %q", c.environ, args, code, stderr, got, c.want)
+			}
+		}
+	}
+}

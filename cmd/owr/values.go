@@ -284,54 +284,6 @@ func (r *reader) peers(flag, text string) []peer {
 	return all
 }
 
-// A secret is a text that must not be shown: fmt, slog and encoding/json see a placeholder.
-type secret string
-
-func (s secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "(secret)"
-}
-
-// MarshalText keeps JSON from showing it.
-func (s secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// GoString keeps %#v from showing it.
-func (s secret) GoString() string { return strconv.Quote(s.String()) }
-
-// secret reads a secret that is given as it is, or as the path of a file that holds it. What the
-// command line says wins over the environment; both in one place are a contradiction.
-func (r *reader) secret(flag, text, path string) secret {
-	fileFlag := flag + "-file"
-	_, textInEnv := r.env.origin[flag]
-	_, fileInEnv := r.env.origin[fileFlag]
-	if text != "" && path != "" {
-		switch {
-		case textInEnv && !fileInEnv:
-			text = ""
-		case fileInEnv && !textInEnv:
-			path = ""
-		default:
-			r.fail(flag, "set it or %s, not both", r.env.describe(fileFlag))
-			return ""
-		}
-	}
-	if path == "" {
-		return secret(text)
-	}
-	content, err := os.ReadFile(path)
-	if err != nil {
-		r.fail(fileFlag, "%q cannot be read: %v", path, reason(err))
-		return ""
-	}
-	text = strings.TrimRight(string(content), "\r\n")
-	if text == "" {
-		r.fail(fileFlag, "%q is empty", path)
-	}
-	return secret(text)
-}
-
 // reason is the part of a file error that does not repeat the path.
 func reason(err error) error {
 	if pe, ok := err.(*os.PathError); ok { //nolint:errorlint // os.Open and os.ReadFile answer it unwrapped
