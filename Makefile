@@ -7,6 +7,7 @@ export GOFLAGS := $(filter-out -buildvcs%,$(GOFLAGS)) -buildvcs=false
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LINT      = v2.15.0
+VULN      = v1.9.0
 FUZZTIME ?= 30s
 SEEDS    ?= 10000
 BENCH    ?= .
@@ -17,7 +18,7 @@ MUTANTS  ?=
 CHAOS    ?= 2
 COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
-.PHONY: help build test race simulate wire fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools abuse abuse-quick
+.PHONY: help build test race simulate wire fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools abuse abuse-quick verify vuln sbom
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +101,19 @@ bin/golangci-lint-$(LINT):
 	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT)
 	mv bin/golangci-lint $@
 
+verify: ## the modules are what go.sum says
+	go mod verify
+
+vuln: bin/govulncheck-$(VULN) ## known vulnerabilities in what owr calls; skipped where the database does not answer
+	@scripts/vuln $<
+
+bin/govulncheck-$(VULN):
+	GOBIN=$(CURDIR)/bin go install golang.org/x/vuln/cmd/govulncheck@$(VULN)
+	mv bin/govulncheck $@
+
+sbom: build ## what the binary is made of, as CycloneDX: bin/owr.cdx.json; the image has it as /sbom.json
+	go run ./cmd/sbom bin/owr $(VERSION) >bin/owr.cdx.json
+
 cover: tools ## statement coverage of all tests, in cover.out
 	go test -coverpkg ./... -coverprofile cover.out ./...
 	go tool cover -func cover.out | tail -n 1
@@ -134,6 +148,9 @@ step = @echo "== $@: $(1)"; begun=$$SECONDS; $(MAKE) --no-print-directory $(1) $
 
 ci: ## what CI runs
 	$(call step,build)
+	$(call step,verify)
+	$(call step,vuln)
+	$(call step,sbom)
 	$(call step,lint)
 	$(call step,test)
 	$(call step,race)
