@@ -79,6 +79,7 @@ type Config struct {
 	Page        []byte // the waiting page that is built in
 
 	TrustedProxies []netip.Prefix // whose X-Forwarded-… is believed
+	ProxyProtocol  bool           // connections from TrustedProxies begin with a PROXY protocol header, version 1 or 2
 	MaxHeader      int            // 16 KiB; bytes of a request head
 	HeaderTimeout  time.Duration  // 10 s; for a whole head
 	StallTimeout   time.Duration  // 30 s; a body or a reader without progress
@@ -148,6 +149,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.PollMax < c.PollMin {
 		return c, fmt.Errorf("PollMax: %v is below PollMin, %v", c.PollMax, c.PollMin)
+	}
+	if c.ProxyProtocol && len(c.TrustedProxies) == 0 {
+		return c, errors.New("config: ProxyProtocol: without TrustedProxies there is nobody to believe")
 	}
 	if c.MaxHeader == 0 {
 		c.MaxHeader = 16 << 10

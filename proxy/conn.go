@@ -32,8 +32,8 @@ const (
 // heads and idle times; writing has one here, per progress made.
 type clientConn struct {
 	net.Conn
-	peer    netip.Addr
-	born    time.Time // when a goroutine got it
+	peer    netip.Addr // whoever reads; whoever closes, under clientConns.mu
+	born    time.Time  // when a goroutine got it
 	stall   time.Duration
 	metrics *metrics
 
@@ -308,8 +308,26 @@ func (cs *clientConns) count() int {
 
 // remove forgets a connection that is closed.
 func (cs *clientConns) remove(c *clientConn) {
-	cs.disown(c)
-	cs.release(c.peer)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	delete(cs.all, c)
+	cs.open--
+	cs.forget(c.peer)
+}
+
+// rename counts a connection for another address from now on. It reports false when that has too many already.
+func (cs *clientConns) rename(c *clientConn, peer netip.Addr, counted bool) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if counted && cs.of[peer] >= cs.most {
+		return false
+	}
+	if _, open := cs.all[c]; open { // else it has been cut off, and counted for nobody
+		cs.forget(c.peer)
+		cs.of[peer]++
+		c.peer = peer
+	}
+	return true
 }
 
 // disown says that a loop has the connection from now on.
@@ -330,6 +348,11 @@ func (cs *clientConns) release(peer netip.Addr) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.open--
+	cs.forget(peer)
+}
+
+// forget takes a connection off its address; who calls it has the lock.
+func (cs *clientConns) forget(peer netip.Addr) {
 	if cs.of[peer]--; cs.of[peer] <= 0 {
 		delete(cs.of, peer)
 	}

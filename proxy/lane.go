@@ -69,7 +69,7 @@ func (s *Server) laneOnward(c *clientConn, end laneEnd) laneEnd {
 	switch {
 	case s.draining.Load():
 		return laneClosed
-	case s.goBack(c):
+	case s.goBack(c, s.cfg.IdleTimeout):
 		return laneMoved
 	}
 	return laneNext

@@ -549,8 +549,8 @@ func addrOf(from syscall.Sockaddr) netip.Addr {
 }
 
 // goBack gives a connection to a loop again, after something that was not for a loop, and reports whether one has taken it. c is
-// of no more use then.
-func (s *Server) goBack(c *clientConn) bool {
+// of no more use then. Its next request may be so long in coming.
+func (s *Server) goBack(c *clientConn, wait time.Duration) bool {
 	tcp, ok := c.Conn.(*net.TCPConn)
 	if !ok || len(s.loops) == 0 {
 		return false
@@ -563,7 +563,7 @@ func (s *Server) goBack(c *clientConn) bool {
 	s.conns.disown(c)
 	_ = tcp.Close()
 	s.work.Add(1) // as in welcome
-	if !l.post(func() { l.adopt(fd, peer, s.cfg.IdleTimeout) }) {
+	if !l.post(func() { l.adopt(fd, peer, wait) }) {
 		panic("owr: a loop has ended before its clients") // Shutdown stops it after the last one
 	}
 	return true

@@ -2,7 +2,10 @@
 
 package proxy
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // A loop is there on Linux alone; elsewhere goroutines do all of it.
 type loop struct{}
@@ -14,6 +17,6 @@ func (s *Server) stopLoops()        {}
 
 func (s *Server) askForRoom() {}
 
-func (s *Server) goBack(*clientConn) bool { return false }
+func (s *Server) goBack(*clientConn, time.Duration) bool { return false }
 
 func (s *Server) loopsAccept(net.Listener) bool { return false }

@@ -139,7 +139,7 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 		_ = l.Close()
 	}()
-	if s.loopsAccept(l) {
+	if !s.cfg.ProxyProtocol && s.loopsAccept(l) {
 		<-s.closing
 		return nil
 	}
@@ -200,7 +200,11 @@ func (s *Server) serveConn(conn net.Conn) {
 	if s.draining.Load() {
 		c.closeIfIdle() // Shutdown has perhaps not seen it
 	}
-	s.work.Go(func() { s.protect(c, s.serveClient) })
+	serve := s.serveClient
+	if s.introduces(conn) {
+		serve = s.introduce
+	}
+	s.work.Go(func() { s.protect(c, serve) })
 }
 
 // countsConns reports whether the connections of an address have a limit.

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/sha1"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net"
@@ -35,7 +37,7 @@ func (s *Server) forwardUpgrade(ctx *fasthttp.RequestCtx, x *exchange, p presenc
 	if _, err = c.Write(out.data); err == nil {
 		size, err = r.read(c.reader, x.head.method, true)
 	}
-	if err == nil && r.status == 101 && !equalFold(r.upgrade, "websocket") {
+	if err == nil && r.status == 101 && (!equalFold(r.upgrade, "websocket") || !accepts(r, &x.head)) {
 		err = errSwitch
 	}
 	if err != nil {
@@ -52,6 +54,29 @@ func (s *Server) forwardUpgrade(ctx *fasthttp.RequestCtx, x *exchange, p presenc
 	head := s.appendSwitchHead(nil, x, r)
 	_, _ = c.reader.Discard(size)
 	s.openTunnel(ctx, c, head, p)
+}
+
+// accepts reports whether a 101 answers this handshake and no other: its Sec-WebSocket-Accept is made of the request's
+// Sec-WebSocket-Key (RFC 6455, section 4.2.2). A browser looks as well; here it keeps a tunnel from being opened to an origin
+// that has answered out of turn. A handshake without a key is no browser's, and there is nothing to compare.
+func accepts(r *response, h *head) bool {
+	key, ok := valueOf(h.fields, "sec-websocket-key")
+	if !ok {
+		return true
+	}
+	sum := sha1.Sum(append(append([]byte(nil), key...), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	got, _ := valueOf(r.fields, "sec-websocket-accept")
+	return string(got) == base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// valueOf is the value of the first field with that name, in lower case.
+func valueOf(fields []field, lower string) ([]byte, bool) {
+	for i := range fields {
+		if equalFold(fields[i].name, lower) {
+			return fields[i].value, true
+		}
+	}
+	return nil, false
 }
 
 func (s *Server) appendSwitchHead(dst []byte, x *exchange, r *response) []byte {

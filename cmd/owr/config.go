@@ -25,6 +25,7 @@ type serveConfig struct {
 	QueueStatus           int    // 200, 202, 429 or 503
 	PageFile              string // empty: the built-in page
 	TrustedProxies        []netip.Prefix
+	ProxyProtocol         bool
 	Loops                 int // of the proxy; not a setting
 
 	Limits          queue.Limits
@@ -124,6 +125,7 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		QueueMode:             r.oneOf("queue-mode", f.QueueMode, "redirect", "inline"),
 		PageFile:              r.readable("page-file", f.PageFile, maxPageFile),
 		TrustedProxies:        r.networks("trusted-proxies", f.TrustedProxies),
+		ProxyProtocol:         r.onOff("proxy-protocol", f.ProxyProtocol),
 		Limits:                r.limits(f.MaxActive, &f.roomFlags),
 		ReleaseInterval:       r.seconds("release-interval", f.ReleaseInterval, queue.MinDuration, queue.MaxDuration),
 		MaxHeader:             r.count("max-header", f.MaxHeader, minMaxHeader, maxMaxHeader),
@@ -151,6 +153,9 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 	}
 	if cfg.PollMax < cfg.PollMin {
 		r.fail("poll-max", "%s is below %s", f.PollMax, r.env.describe("poll-min"))
+	}
+	if cfg.ProxyProtocol && len(cfg.TrustedProxies) == 0 {
+		r.fail("proxy-protocol", "\"on\" believes what trusted proxies say, and there are none: set %s", r.env.describe("trusted-proxies"))
 	}
 	if cfg.AdminReadToken != "" && cfg.AdminReadToken == cfg.AdminToken {
 		r.fail("admin-read-token", "it is the token of %s: whoever reads could change", r.env.describe("admin-token"))

@@ -148,7 +148,7 @@ func TestNoSettingIsForgottenByTheTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tested := []string{"WR_PEERS", "WR_INSECURE_CLUSTER", "WR_ROLE", "WR_CLUSTER_TLS_CERT", "WR_CLUSTER_TLS_KEY", "WR_CLUSTER_TLS_CA", "WR_CLUSTER_TLS_MODE"} // they need others, and have tests of their own
+	tested := []string{"WR_PEERS", "WR_INSECURE_CLUSTER", "WR_ROLE", "WR_PROXY_PROTOCOL", "WR_CLUSTER_TLS_CERT", "WR_CLUSTER_TLS_KEY", "WR_CLUSTER_TLS_CA", "WR_CLUSTER_TLS_MODE"} // they need others, and have tests of their own
 	for _, s := range everySetting {
 		tested = append(tested, s.name)
 	}
@@ -156,6 +156,15 @@ func TestNoSettingIsForgottenByTheTests(t *testing.T) {
 		if !slices.Contains(tested, name) && !strings.HasSuffix(name, "_FILE") {
 			t.Errorf("%s is in no test", name)
 		}
+	}
+}
+
+func TestTheProxyProtocolNeedsSomebodyToBelieve(t *testing.T) {
+	if cfg := mustConfigure(t, []string{"WR_PROXY_PROTOCOL=on", "WR_TRUSTED_PROXIES=10.0.0.0/8"}); !cfg.ProxyProtocol {
+		t.Error("WR_PROXY_PROTOCOL=on is off")
+	}
+	if _, err := configure([]string{"WR_PROXY_PROTOCOL=on"}); err == nil || !strings.Contains(err.Error(), "WR_PROXY_PROTOCOL") || !strings.Contains(err.Error(), "WR_TRUSTED_PROXIES") {
+		t.Errorf("without trusted proxies: %v", err)
 	}
 }
 

@@ -52,6 +52,7 @@ type publicFlags struct {
 	QueueStatus           string `default:"503" help:"Status of an inline page: 200, 202, 429 or 503."`
 	PageFile              string `placeholder:"PATH" help:"HTML file that takes the place of the built-in waiting page."`
 	TrustedProxies        string `placeholder:"CIDR,..." help:"Networks whose X-Forwarded-* headers are believed."`
+	ProxyProtocol         toggle `help:"Connections from trusted proxies begin with a PROXY protocol header, version 1 or 2."`
 }
 
 // roomFlags are the limits of the room but for max-active, whose default is not the same everywhere.
