@@ -74,8 +74,9 @@ func (g *guard) reading(next http.HandlerFunc) http.Handler {
 		return g.needs(roleRead, func(w http.ResponseWriter, r *http.Request, _ *caller) { next(w, r) })
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if rebound(r) {
-			g.refuse(w, r, &caller{address: r.RemoteAddr}, &refusal{status: http.StatusMisdirectedRequest, reason: "this listener is not asked by that name"})
+		c := &caller{address: r.RemoteAddr}
+		if rebound(r) && g.check(r, roleRead, c) != nil { // who shows a secret is no page of somebody's
+			g.refuse(w, r, c, &refusal{status: http.StatusMisdirectedRequest, reason: "without a token this listener is not asked by that name"})
 			return
 		}
 		next(w, r)

@@ -100,12 +100,14 @@ func TestRefusalsDoNotFillTheLog(t *testing.T) {
 
 // A page whose name was made to mean this machine reads nothing.
 func TestReboundNamesReadNothing(t *testing.T) {
-	h := (&node{}).handler(t, "")
+	h := (&node{}).handler(t, operateToken)
 	for _, c := range []struct {
 		with []func(*http.Request)
 		want int
 	}{
 		{[]func(*http.Request){host("rebind.evil.example:9090")}, 421},
+		{[]func(*http.Request){host("owr.example"), bearer("guess")}, 421},
+		{[]func(*http.Request){host("owr.example"), bearer(operateToken)}, 200},
 		{[]func(*http.Request){host("REBIND.evil.example.")}, 421},
 		{[]func(*http.Request){host("evil.localhost.example")}, 421},
 		{[]func(*http.Request){host("owr.internal"), from("192.0.2.7:1")}, 200},
@@ -122,6 +124,9 @@ func TestReboundNamesReadNothing(t *testing.T) {
 		if got := ask(h, "GET", "/metrics", "", c.with...); got.Code != 200 {
 			t.Errorf("metrics: %d", got.Code)
 		}
+	}
+	if got := ask((&node{}).handler(t, ""), "GET", "/v1/status", "", host("rebind.evil.example")); got.Code != 421 {
+		t.Errorf("where there is no token: %d", got.Code)
 	}
 }
 
