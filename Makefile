@@ -104,8 +104,8 @@ bin/golangci-lint-$(LINT):
 verify: ## the modules are what go.sum says
 	go mod verify
 
-vuln: bin/govulncheck-$(VULN) ## known vulnerabilities in what owr calls; skipped where the database does not answer
-	@scripts/vuln $<
+vuln: bin/govulncheck-$(VULN) build ## known vulnerabilities in what the binary holds; skipped where the database does not answer
+	@scripts/vuln $< bin/owr
 
 bin/govulncheck-$(VULN):
 	GOBIN=$(CURDIR)/bin go install golang.org/x/vuln/cmd/govulncheck@$(VULN)
