@@ -32,6 +32,7 @@ tools: ## what the tests need beside Go: redis-server, chromium, a C compiler fo
 test: tools ## every test: packages, three real nodes with Redis, a real browser
 	go test ./...
 	go test ./proxy -goroutines
+	go test ./proxy -secure
 
 race: tools ## every test under the race detector, the nodes of the end-to-end tests too
 	go test -race -timeout 20m ./...

@@ -37,7 +37,7 @@ func (s *Server) isTrusted(a netip.Addr) bool {
 // senderOf finds out who sent a request. Only what a trusted peer says is believed, and of
 // its X-Forwarded-For only the end: the last address that is not itself a trusted proxy.
 func (s *Server) senderOf(peer netip.Addr, fields []field) sender {
-	from := sender{peer: peer, client: peer}
+	from := sender{peer: peer, client: peer, https: s.tls != nil}
 	if len(s.cfg.TrustedProxies) == 0 || !s.isTrusted(peer) {
 		return from
 	}

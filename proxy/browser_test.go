@@ -16,6 +16,7 @@ import (
 // The page in a real browser: it waits, follows its place, says when something is wrong, and
 // takes its visitor to the page it came for. Policy violations show as console errors.
 func TestPageInABrowser(t *testing.T) {
+	plainOnly(t) // the browser does not know the certificate
 	chromium := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {

@@ -67,6 +67,10 @@ type Config struct {
 	Logger     *slog.Logger          // slog.Default()
 	Registerer prometheus.Registerer // a registry of its own, which nobody reads
 
+	// TLS makes the public side https: a certificate, or a way to get one, and how sessions are resumed. The versions and the
+	// protocols to agree on are set here. nil: plain HTTP.
+	TLS *tls.Config
+
 	Backend               *url.URL      // the origin: http or https, a host, perhaps a port, and nothing else
 	BackendTLS            *tls.Config   // for an https origin; the system's roots, and the origin's name
 	BackendConnectTimeout time.Duration // 5 s; name, TCP and TLS together
@@ -103,7 +107,8 @@ type Config struct {
 
 	DecisionTimeout time.Duration // 3 s; how long a request waits for a commit
 
-	// Loops is how many threads serve the connections of visitors inside (Linux, plain origin): one for each core; negative: none.
+	// Loops is how many threads serve the connections of visitors inside (Linux, neither side with TLS): one for each core;
+	// negative: none.
 	Loops int
 }
 
@@ -122,6 +127,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Registerer == nil {
 		c.Registerer = prometheus.NewRegistry()
+	}
+	if t := c.TLS; t != nil && len(t.Certificates) == 0 && t.GetCertificate == nil && t.GetConfigForClient == nil {
+		return c, errors.New("config: TLS has no certificate")
 	}
 	if err := c.checkBackend(); err != nil {
 		return c, err

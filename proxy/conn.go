@@ -31,11 +31,12 @@ const (
 // A clientConn is a client's connection. fasthttp reads from it and sets the deadlines for
 // heads and idle times; writing has one here, per progress made.
 type clientConn struct {
-	net.Conn
-	peer    netip.Addr // whoever reads; whoever closes, under clientConns.mu
-	born    time.Time  // when a goroutine got it
-	stall   time.Duration
-	metrics *metrics
+	net.Conn            // TCP, or TLS over it
+	peer     netip.Addr // whoever reads; whoever closes, under clientConns.mu
+	born     time.Time  // when a goroutine got it
+	stall    time.Duration
+	metrics  *metrics
+	paced    *pacedConn // what lies below TLS; nil without TLS
 
 	x       *exchange // of the request being read or served; whoever reads, then its handler
 	unread  []byte    // what the lane has read and left to fasthttp; whoever reads
@@ -113,11 +114,18 @@ func (s *Server) newClientConn(conn net.Conn, peer netip.Addr) *clientConn {
 // Write fails once the client has taken nothing for the stall time, or too little on average. A slow client that takes
 // enough is served on.
 func (c *clientConn) Write(p []byte) (int, error) {
-	n, err := writeProgress(c.Conn, &c.writing, p, c.stall, &c.sent)
+	n, err := c.send(p)
 	if err != nil {
 		c.metrics.tooSlow(err)
 	}
 	return n, err
+}
+
+func (c *clientConn) send(p []byte) (int, error) {
+	if c.paced != nil {
+		return c.Conn.Write(p)
+	}
+	return writeProgress(c.Conn, &c.writing, p, c.stall, &c.sent)
 }
 
 // SetReadDeadline is called by fasthttp, and by whoever reads a body, before a read.
@@ -227,24 +235,47 @@ func (c *clientConn) Close() error {
 	return c.abort()
 }
 
-// abort ends the connection at once, whatever it is doing.
+// abort ends the connection at once, whatever it is doing. With TLS it takes a moment to say so, unless something is being written.
 func (c *clientConn) abort() error {
+	if c.paced != nil {
+		c.paced.finish(lastWords)
+	}
 	err := c.Conn.Close()
 	c.once.Do(func() { c.gone(c) })
 	return err
 }
 
+// cut is abort without a word.
+func (c *clientConn) cut() {
+	if c.paced != nil {
+		_ = c.paced.Conn.Close()
+	}
+	_ = c.abort()
+}
+
 func (c *clientConn) drain() {
-	if tcp, ok := c.Conn.(interface{ CloseWrite() error }); !ok || tcp.CloseWrite() != nil {
+	if c.paced == nil {
+		readAndForget(c.Conn)
 		return
 	}
-	if c.Conn.SetReadDeadline(time.Now().Add(lingerFor)) != nil {
+	c.paced.finish(lingerFor)
+	if c.CloseWrite() == nil {
+		readAndForget(c.paced.Conn) // nobody needs to know what it says
+	}
+}
+
+// readAndForget ends our side of a TCP connection, and waits for the end of the other.
+func readAndForget(conn net.Conn) {
+	if tcp, ok := conn.(interface{ CloseWrite() error }); !ok || tcp.CloseWrite() != nil {
+		return
+	}
+	if conn.SetReadDeadline(time.Now().Add(lingerFor)) != nil {
 		return
 	}
 	buf := copyBuffers.Get().(*[copySize]byte)
 	defer copyBuffers.Put(buf)
 	for total := 0; total < lingerBytes; {
-		n, err := c.Conn.Read(buf[:])
+		n, err := conn.Read(buf[:])
 		total += n
 		if err != nil {
 			return

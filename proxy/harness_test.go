@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/openwaitingroom/owr/internal/certs/certstest"
 )
 
 const patience = 5 * time.Second
@@ -43,6 +46,9 @@ func serve(t testing.TB, room *fakeRoom, origin string, change func(*Config)) *s
 	}
 	if *goroutines {
 		withoutLoops(&cfg)
+	}
+	if *secure {
+		cfg.TLS = ownTLS(t)
 	}
 	if change != nil {
 		change(&cfg)
@@ -222,7 +228,57 @@ func (s *stand) dial() *wire {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = c.Close() })
+	if s.tls != nil {
+		c = tls.Client(c, clientTLS())
+	}
 	return newWire(s.t, c)
+}
+
+// testCA signs for all tests of this process: keys take time.
+var testCA = sync.OnceValues(func() (*certstest.CA, tls.Certificate) {
+	ca := certstest.NewCA(&lasting{}, "tests of the proxy")
+	return ca, ca.Issue(nil, "shop.test", "127.0.0.1").TLS()
+})
+
+// lasting is a testing.TB for what outlives one test. Only its Fatal is used.
+type lasting struct{ testing.TB }
+
+func (*lasting) Helper()           {}
+func (*lasting) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+
+func ownTLS(t testing.TB) *tls.Config {
+	t.Helper()
+	_, pair := testCA()
+	return &tls.Config{Certificates: []tls.Certificate{pair}}
+}
+
+func clientTLS() *tls.Config {
+	ca, _ := testCA()
+	return &tls.Config{RootCAs: ca.Pool(), ServerName: "shop.test"}
+}
+
+// plainOnly is for tests of what is not there with TLS.
+func plainOnly(t testing.TB) {
+	t.Helper()
+	if *secure {
+		t.Skip("not with TLS")
+	}
+}
+
+// ownScheme is the scheme of a visitor that comes without a proxy.
+func ownScheme() string {
+	if *secure {
+		return "https"
+	}
+	return "http"
+}
+
+// closeWrite ends the client's side.
+func (w *wire) closeWrite() {
+	w.t.Helper()
+	if err := w.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func newWire(t testing.TB, c net.Conn) *wire {

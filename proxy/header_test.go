@@ -24,7 +24,7 @@ func TestHeadersToTheOrigin(t *testing.T) {
 		lines   []string
 		want    map[string]string // header to its values, joined by " | "; empty: absent
 	}{
-		{name: "nothing special", want: map[string]string{"X-Real-Ip": "127.0.0.1", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop.test", "Cookie": "", "Connection": "", "User-Agent": "", "Accept-Encoding": ""}},
+		{name: "nothing special", want: map[string]string{"X-Real-Ip": "127.0.0.1", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": ownScheme(), "X-Forwarded-Host": "shop.test", "Cookie": "", "Connection": "", "User-Agent": "", "Accept-Encoding": ""}},
 		{name: "host with a port", lines: []string{"Host: shop.example:8443"}, want: map[string]string{"X-Forwarded-Host": "shop.example:8443"}},
 		{name: "other cookies stay", lines: []string{`Cookie: a={"b":1}; c="d"`, "Cookie: wr_token=x; =n"}, want: map[string]string{"Cookie": `a={"b":1}; c="d" | =n`}},
 		{
@@ -33,11 +33,11 @@ func TestHeadersToTheOrigin(t *testing.T) {
 		},
 		{
 			name: "what Connection cannot name", lines: []string{"Connection: Cookie, Host, X-Forwarded-For, X-Real-IP, X-Forwarded-Proto, X-Forwarded-Host, Authorization", "Cookie: site=1", "Authorization: Bearer x"},
-			want: map[string]string{"Cookie": "site=1", "X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop.test", "Authorization": "Bearer x"},
+			want: map[string]string{"Cookie": "site=1", "X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "X-Forwarded-Proto": ownScheme(), "X-Forwarded-Host": "shop.test", "Authorization": "Bearer x"},
 		},
 		{
 			name: "forged", lines: []string{"X-FORWARDED-FOR: 6.6.6.6", "x-forwarded-for: 6.6.6.7", "X-Real-IP: 6.6.6.6", "Forwarded: for=6.6.6.6", "X-Forwarded-Host: evil", "X-Forwarded-Proto: https", "X-Forwarded-Port: 1", "X_Forwarded_For: 6.6.6.6", "X-Original-URL: /admin", "X-Rewrite-URL: /admin"},
-			want: map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "Forwarded": "", "X-Forwarded-Host": "shop.test", "X-Forwarded-Proto": "http", "X-Forwarded-Port": "", "X_forwarded_for": "", "X-Original-Url": "", "X-Rewrite-Url": ""},
+			want: map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "Forwarded": "", "X-Forwarded-Host": "shop.test", "X-Forwarded-Proto": ownScheme(), "X-Forwarded-Port": "", "X_forwarded_for": "", "X-Original-Url": "", "X-Rewrite-Url": ""},
 		},
 		{
 			name: "trusted", trusted: true, lines: []string{"X-Forwarded-For: 6.6.6.6, 203.0.113.7", "X-Real-IP: 6.6.6.6", "X-Forwarded-Proto: https", "X-Forwarded-Host: public.test", "X-Forwarded-Port: 443"},
@@ -47,7 +47,7 @@ func TestHeadersToTheOrigin(t *testing.T) {
 			name: "a chain of trusted", trusted: true, lines: []string{"X-Forwarded-For: 6.6.6.6, 203.0.113.7", "X-Forwarded-For: 10.1.2.3, 10.1.2.4"},
 			want: map[string]string{"X-Forwarded-For": "6.6.6.6, 203.0.113.7, 10.1.2.3, 10.1.2.4, 127.0.0.1", "X-Real-Ip": "203.0.113.7"},
 		},
-		{name: "all trusted", trusted: true, lines: []string{"X-Forwarded-For: 10.1.2.3"}, want: map[string]string{"X-Real-Ip": "10.1.2.3", "X-Forwarded-Proto": "http"}},
+		{name: "all trusted", trusted: true, lines: []string{"X-Forwarded-For: 10.1.2.3"}, want: map[string]string{"X-Real-Ip": "10.1.2.3", "X-Forwarded-Proto": ownScheme()}},
 		{name: "no address", trusted: true, lines: []string{"X-Forwarded-For: 203.0.113.7, unknown"}, want: map[string]string{"X-Real-Ip": "127.0.0.1"}},
 		{name: "trusted without a chain", trusted: true, lines: []string{"X-Real-IP: 203.0.113.9"}, want: map[string]string{"X-Real-Ip": "203.0.113.9"}},
 		{name: "trusted, bad host", trusted: true, lines: []string{"X-Forwarded-Host: a b"}, want: map[string]string{"X-Forwarded-Host": "shop.test"}},
@@ -89,7 +89,7 @@ func TestHeadIsPassedOnAsItCame(t *testing.T) {
 	_, cookie := room.active(t)
 	s.dial().send("GET /a/../b%%2Fc//d?q=a+b%%20c&&x=; HTTP/1.1\r\nx-lower: 1\r\nHOST: Shop.Test\r\nX-B:  \xe9\xff \r\nx-lower: 2\r\nETag: W/\"x\"\r\nCookie: %s\r\nConnection: keep-alive\r\n\r\n", cookie).mustAnswer("GET")
 	want := "GET /a/../b%2Fc//d?q=a+b%20c&&x=; HTTP/1.1\r\nx-lower: 1\r\nHOST: Shop.Test\r\nX-B: \xe9\xff\r\nx-lower: 2\r\nETag: W/\"x\"\r\n" +
-		"X-Real-IP: 127.0.0.1\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: Shop.Test\r\n\r\n"
+		"X-Real-IP: 127.0.0.1\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: " + ownScheme() + "\r\nX-Forwarded-Host: Shop.Test\r\n\r\n"
 	if text := <-got; text != want {
 		t.Errorf("got  %q\nwant %q", text, want)
 	}
@@ -176,7 +176,7 @@ func TestCookieAttributes(t *testing.T) {
 	}
 	room.do(func(r *fakeRoom) { r.limits.QueueTTL = 48 * 3600 * 1e9 })
 	s := serve(t, room, origin.URL, nil)
-	if got := s.ask("GET", "/", "X-Forwarded-Proto: https").Cookies()[0]; got.MaxAge != 2*86400 || got.Secure {
+	if got := s.ask("GET", "/", "X-Forwarded-Proto: https").Cookies()[0]; got.MaxAge != 2*86400 || got.Secure != (ownScheme() == "https") {
 		t.Errorf("a long queue_ttl, an untrusted https: got %q", got.Raw)
 	}
 }

@@ -417,9 +417,9 @@ func (l *loop) sweep() {
 
 // --- the server's loops --------------------------------------------------------------------
 
-// startLoops starts the loops. They serve a plain origin only: TLS wants to wait.
+// startLoops starts the loops. They serve plain visitors and a plain origin only: TLS wants to wait.
 func (s *Server) startLoops() error {
-	if s.origin.tls != nil {
+	if s.tls != nil || s.origin.tls != nil {
 		return nil
 	}
 	for range s.cfg.Loops {

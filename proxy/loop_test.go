@@ -42,6 +42,7 @@ func (w *looped) get(target string) *wire {
 // mustBeInLoop waits until no goroutine has a connection.
 func (w *looped) mustBeInLoop() {
 	w.t.Helper()
+	plainOnly(w.t)
 	eventually(w.t, "a loop has the connection", func() bool {
 		return len(w.s.conns.list()) == 0 && testutil.ToFloat64(w.s.metrics.connections) > 0
 	})
@@ -466,6 +467,7 @@ func (r *slowRoom) SubmitFunc(_ time.Time, c queue.Command, then func(queue.Deci
 
 // Everything that is posted is called, in order, however it comes.
 func TestLoopHeedsEverything(t *testing.T) {
+	plainOnly(t)
 	s := serve(t, newRoom(t, 1), newSite(t, nil).URL, oneLoop)
 	eventually(t, "the loop runs", func() bool {
 		s.mu.Lock()

@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	decisions    [outcomes]prometheus.Counter
 	originErrors map[originFault]prometheus.Counter
+	handshakes   map[string]prometheus.Counter
 	refused      prometheus.Counter
 	limited      [limitReasons]prometheus.Counter
 	inFlight     prometheus.Gauge
@@ -26,8 +27,12 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	limits := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "owr_limited_total", Help: "Requests turned away and connections closed by a limit at the edge, by which.",
 	}, []string{"reason"})
+	handshakes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "owr_tls_handshakes_total", Help: "TLS handshakes of the public listener, by what became of them.",
+	}, []string{"result"})
 	m := &metrics{
 		originErrors: make(map[originFault]prometheus.Counter),
+		handshakes:   make(map[string]prometheus.Counter),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "owr_refused_requests_total", Help: "Requests refused as malformed, too large or too slow.",
 		}),
@@ -59,8 +64,11 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	for _, f := range originFaults {
 		m.originErrors[f] = originErrors.WithLabelValues(string(f))
 	}
+	for _, r := range handshakeResults {
+		m.handshakes[r] = handshakes.WithLabelValues(r)
+	}
 	for _, c := range []prometheus.Collector{
-		decisions, originErrors, limits, m.refused, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics, m.apart,
+		decisions, originErrors, handshakes, limits, m.refused, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics, m.apart,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err

@@ -86,7 +86,9 @@ func newOrigin(cfg Config, m *metrics, log *slog.Logger) *origin {
 		if o.tls.ServerName == "" {
 			o.tls.ServerName = cfg.Backend.Hostname()
 		}
+		o.tls.MinVersion = max(o.tls.MinVersion, tls.VersionTLS12)
 		o.tls.NextProtos = []string{"http/1.1"}
+		o.tls.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	}
 	return o
 }
@@ -139,6 +141,9 @@ func (c *originConn) Read(p []byte) (int, error) {
 
 // Write fails when the origin has taken nothing for the time-out.
 func (c *originConn) Write(p []byte) (int, error) {
+	if c.Conn != c.raw {
+		return c.Conn.Write(p) // see pacedConn
+	}
 	return writeProgress(c.Conn, &c.writing, p, c.timeout, &flow{})
 }
 
@@ -222,7 +227,7 @@ func (o *origin) connection(ctx context.Context) (raw, conn net.Conn, err error)
 	}
 	conn = raw
 	if o.tls != nil {
-		secure := tls.Client(raw, o.tls)
+		secure := tls.Client(&pacedConn{Conn: raw, stall: o.timeout}, o.tls)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			_ = raw.Close()
 			return nil, nil, o.unreachable(err)
@@ -301,6 +306,9 @@ func (o *origin) discard(c *originConn) {
 	_, ours := o.all[c]
 	delete(o.all, c)
 	o.mu.Unlock()
+	if secure, ok := c.Conn.(*tls.Conn); ok {
+		secure.NetConn().(*pacedConn).finish(lastWords)
+	}
 	_ = c.Conn.Close()
 	if ours {
 		o.metrics.originConns.Dec()

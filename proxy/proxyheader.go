@@ -124,15 +124,19 @@ var noProxyHeader = []byte("HTTP/1.1 400 Bad Request\r\nCache-Control: no-store\
 // introduce reads the header of a connection from a trusted proxy and goes on with it as the client's. Its errors end the
 // connection.
 func (s *Server) introduce(c *clientConn) {
-	_ = c.Conn.SetReadDeadline(time.Now().Add(proxyHeaderTimeout))
-	from, err := readProxyHeader(c.Conn)
+	conn := c.Conn
+	if c.paced != nil {
+		conn = c.paced.Conn // the header comes before TLS
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(proxyHeaderTimeout))
+	from, err := readProxyHeader(conn)
 	if !c.state.CompareAndSwap(connIdle, connActive) {
 		return // a shutdown has closed it
 	}
 	if err != nil {
 		s.metrics.refused.Inc()
 		s.log.Debug("a trusted proxy has sent no PROXY protocol header", "peer", c.peer, "err", err)
-		if errors.Is(err, errProxyHeader) {
+		if errors.Is(err, errProxyHeader) && c.paced == nil {
 			_, _ = c.Write(noProxyHeader)
 			c.lingers()
 		}
@@ -141,17 +145,22 @@ func (s *Server) introduce(c *clientConn) {
 	}
 	if from.IsValid() && !s.conns.rename(c, from, s.countsConns(from)) {
 		s.metrics.limited[limitAddress].Inc()
-		_, _ = c.Write(unwelcome(limitAddress))
+		if c.paced == nil {
+			_, _ = c.Write(unwelcome(limitAddress))
+		}
 		_ = c.Close()
 		return
 	}
-	_ = c.Conn.SetReadDeadline(time.Time{})
+	_ = conn.SetReadDeadline(time.Time{})
 	c.state.CompareAndSwap(connActive, connIdle)
 	if s.draining.Load() {
 		c.closeIfIdle()
 		return
 	}
-	if !s.goBack(c, s.cfg.HeaderTimeout) {
+	switch {
+	case c.paced != nil:
+		s.serveSecure(c)
+	case !s.goBack(c, s.cfg.HeaderTimeout):
 		s.serveClient(c)
 	}
 }

@@ -7,6 +7,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,8 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	http    *fasthttp.Server
+	tls     *tls.Config // nil: plain HTTP
+	turns   *turns      // of handshakes
 	origin  *origin
 	pages   *pages
 	pace    pace
@@ -78,6 +81,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	s.pace = newPace(cfg)
+	s.tls, s.turns = serverTLS(cfg.TLS), newTurns(cfg.Loops)
 	s.origin = newOrigin(cfg, m, s.log)
 	s.limits = newEdgeLimits(&cfg)
 	s.shed, s.crowd = newShedder(), newShedder()
@@ -139,7 +143,7 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 		_ = l.Close()
 	}()
-	if !s.cfg.ProxyProtocol && s.loopsAccept(l) {
+	if s.tls == nil && !s.cfg.ProxyProtocol && s.loopsAccept(l) {
 		<-s.closing
 		return nil
 	}
@@ -190,17 +194,23 @@ func (s *Server) serveConn(conn net.Conn) {
 	}
 	if !ok {
 		s.metrics.limited[why].Inc()
-		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = conn.Write(unwelcome(why))
+		if s.tls == nil { // to say it over TLS would cost what the limit is there to save
+			_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = conn.Write(unwelcome(why))
+		}
 		_ = conn.Close()
 		return
+	}
+	serve := s.serveClient
+	if s.tls != nil {
+		c.secure(s.tls)
+		serve = s.serveSecure
 	}
 	s.conns.own(c)
 	s.metrics.connections.Inc()
 	if s.draining.Load() {
 		c.closeIfIdle() // Shutdown has perhaps not seen it
 	}
-	serve := s.serveClient
 	if s.introduces(conn) {
 		serve = s.introduce
 	}
@@ -292,7 +302,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	for _, c := range s.conns.list() {
-		c.closeIfIdle()
+		if s.tls != nil {
+			s.work.Go(func() { c.closeIfIdle() }) // each may wait a moment to say it
+		} else {
+			c.closeIfIdle()
+		}
 	}
 	s.drainLoops()
 	s.origin.wake()
@@ -323,7 +337,7 @@ func (s *Server) cutOff(done <-chan struct{}) {
 	defer ticker.Stop()
 	for {
 		for _, c := range s.conns.list() {
-			_ = c.abort()
+			c.cut()
 		}
 		s.cutOffLoops()
 		s.origin.closeAll()

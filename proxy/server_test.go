@@ -248,7 +248,11 @@ func TestMaxConnsPerIP(t *testing.T) {
 			t.Errorf("within the limit: got %d", r.StatusCode)
 		}
 	}
-	if r := s.dial().mustAnswer("GET"); r.StatusCode != 429 || r.Header.Get("Retry-After") == "" {
+	if *secure {
+		if !s.dial().ended() {
+			t.Error("beyond it: the connection stays open")
+		}
+	} else if r := s.dial().mustAnswer("GET"); r.StatusCode != 429 || r.Header.Get("Retry-After") == "" {
 		t.Errorf("beyond it: got %d", r.StatusCode)
 	}
 	_ = one.Close()
@@ -513,6 +517,7 @@ func (l *brokenListener) Accept() (net.Conn, error) {
 }
 
 func TestAcceptErrorsPass(t *testing.T) {
+	plainOnly(t)
 	room := newRoom(t, 1)
 	s := serve(t, room, newSite(t, nil).URL, nil)
 	inner, err := net.Listen("tcp", "127.0.0.1:0")

@@ -104,7 +104,7 @@ func TestWebSocketIsTunnelled(t *testing.T) {
 	}
 	// The client's end is passed on, what is under way still comes back, then all is over.
 	w.send("last")
-	_ = w.Conn.(*net.TCPConn).CloseWrite()
+	w.closeWrite()
 	w.expect("last")
 	if !w.ended() {
 		t.Error("the tunnel stays open")
