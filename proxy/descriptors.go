@@ -70,7 +70,8 @@ func (cs *clientConns) closeIdle() bool {
 	}
 	cs.mu.Unlock()
 	for _, c := range some {
-		if time.Since(c.born) >= idleGrace && c.closeIfIdle() {
+		if time.Since(c.born) >= idleGrace && c.state.CompareAndSwap(connIdle, connClosed) {
+			c.cut() // whoever accepts connections can not wait for a last word over TLS
 			return true
 		}
 	}
