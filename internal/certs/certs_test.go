@@ -2,8 +2,10 @@ package certs_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -221,5 +223,77 @@ func TestNewReloaderWantsBothFiles(t *testing.T) {
 		if _, err := certs.NewReloader(c); err == nil {
 			t.Errorf("%+v is taken", c)
 		}
+	}
+}
+
+// A server's handshakes have the certificate and the roots of the moment, and sessions are resumed all the same.
+func TestServerFollows(t *testing.T) {
+	ca, second := certstest.NewCA(t, "root"), certstest.NewCA(t, "second")
+	dir := t.TempDir()
+	cfg := certs.Config{Use: "test", CA: filepath.Join(dir, "ca.pem")}
+	cfg.Cert, cfg.Key = ca.Issue(nil, "a.example").Files(dir)
+	certstest.Write(t, cfg.CA, ca.PEM)
+	r, err := certs.NewReloader(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := r.Server(&tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.VerifyClientCertIfGiven})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	// shake answers what the server has seen, and the client's error.
+	shake := func(client *tls.Config) (tls.ConnectionState, error) {
+		far, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer far.Close()
+		near, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, c := tls.Server(near, server), tls.Client(far, client)
+		seen := make(chan tls.ConnectionState, 1)
+		go func() {
+			if s.Handshake() == nil {
+				_, _ = s.Write([]byte("x"))
+			}
+			seen <- s.ConnectionState()
+			_ = s.Close()
+		}()
+		_, err = c.Read(make([]byte, 1)) // tickets come before it
+		_ = far.Close()
+		return <-seen, err
+	}
+	mine := ca.Issue(nil, "client").TLS()
+	client := &tls.Config{RootCAs: ca.Pool(), ServerName: "a.example", Certificates: []tls.Certificate{mine}, ClientSessionCache: tls.NewLRUClientSessionCache(2)}
+	for i, resumed := range []bool{false, true} {
+		got, err := shake(client)
+		if err != nil || len(got.VerifiedChains) != 1 || got.DidResume != resumed {
+			t.Errorf("handshake %d: %v, %d chains, resumed %v", i, err, len(got.VerifiedChains), got.DidResume)
+		}
+	}
+	if got, err := shake(&tls.Config{RootCAs: ca.Pool(), ServerName: "a.example"}); err != nil || len(got.PeerCertificates) != 0 {
+		t.Errorf("without a certificate: %v", err)
+	}
+	second.Issue(nil, "b.example").Files(dir)
+	certstest.Write(t, cfg.CA, second.PEM)
+	if err := r.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	next := &tls.Config{RootCAs: second.Pool(), ServerName: "b.example"}
+	if _, err := shake(next); err != nil {
+		t.Errorf("the new certificate: %v", err)
+	}
+	next.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &mine, nil }
+	if got, err := shake(next); err == nil || len(got.VerifiedChains) != 0 {
+		t.Errorf("a client of the old roots is taken: %v", err)
+	}
+	// Neither does a session from before let it in.
+	client.RootCAs.AppendCertsFromPEM(second.PEM)
+	if got, err := shake(client); err == nil && len(got.VerifiedChains) != 0 {
+		t.Error("a session of the old roots is resumed")
 	}
 }
