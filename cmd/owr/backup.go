@@ -15,14 +15,14 @@ import (
 )
 
 type backupFlags struct {
-	Admin          string `default:"127.0.0.1:9090" help:"Admin listener of the node to ask; any node of the cluster." variable:"WR_ADMIN_LISTEN"`
+	dialFlags
 	AdminToken     string `placeholder:"SECRET" help:"Bearer token of the admin API."`
 	AdminTokenFile string `placeholder:"PATH" help:"File that holds the bearer token of the admin API."`
 	Out            string `placeholder:"PATH" help:"File to write, readable by its owner alone. Default: standard output." variable:"-"`
 }
 
 type backupConfig struct {
-	Admin string
+	Node  *adminNode
 	Token secret
 	Out   string // empty: standard output
 }
@@ -37,7 +37,7 @@ func (l *commandLine) backupConfig() (cfg backupConfig, err error) {
 	if r.err != nil {
 		return cfg, r.err
 	}
-	cfg.Admin, err = l.dialAddress("admin", f.Admin)
+	cfg.Node, err = l.adminNode(&f.dialFlags)
 	return cfg, err
 }
 
@@ -85,7 +85,7 @@ func describeBackup(w io.Writer, a *cluster.Archive) {
 
 // fetchBackup copies a backup from a node to w and checks it.
 func fetchBackup(ctx context.Context, cfg backupConfig, w io.Writer) (*cluster.Archive, error) {
-	url := "http://" + cfg.Admin + "/v1/backup"
+	url := cfg.Node.url("/v1/backup")
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stall := time.AfterFunc(backupStall, func() { cancel(fmt.Errorf("nothing came for %v", backupStall)) })
@@ -97,13 +97,9 @@ func fetchBackup(ctx context.Context, cfg backupConfig, w io.Writer) (*cluster.A
 	if cfg.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+string(cfg.Token))
 	}
-	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	res, err := client.Do(req)
+	res, err := cfg.Node.http.Do(req)
 	if err != nil {
-		return nil, because(ctx, err)
+		return nil, because(ctx, explain(err))
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
@@ -112,7 +108,7 @@ func fetchBackup(ctx context.Context, cfg backupConfig, w io.Writer) (*cluster.A
 	}
 	archive, err := cluster.ReadArchive(io.TeeReader(&progress{res.Body, stall}, w))
 	if err != nil {
-		return nil, fmt.Errorf("backup from %s: %w", cfg.Admin, because(ctx, err))
+		return nil, fmt.Errorf("backup from %s: %w", cfg.Node.address, because(ctx, err))
 	}
 	return archive, nil
 }

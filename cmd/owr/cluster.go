@@ -23,12 +23,12 @@ type clusterCommands struct {
 }
 
 type memberListFlags struct {
-	Admin string `default:"127.0.0.1:9090" help:"Admin listener of the node to ask." variable:"WR_ADMIN_LISTEN"`
+	dialFlags
 	readerFlags
 }
 
 type memberCallFlags struct {
-	Admin          string `default:"127.0.0.1:9090" help:"Admin listener of the node to ask." variable:"WR_ADMIN_LISTEN"`
+	dialFlags
 	AdminToken     string `placeholder:"SECRET" help:"Bearer token of the admin API."`
 	AdminTokenFile string `placeholder:"PATH" help:"File that holds the bearer token of the admin API."`
 }
@@ -66,11 +66,11 @@ func (l *commandLine) cluster(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		address, err := l.dialAddress("admin", f.List.Admin)
+		node, err := l.adminNode(&f.List.dialFlags)
 		if err != nil {
 			return err
 		}
-		return listMembers(ctx, address, token, stdout)
+		return listMembers(ctx, node, token, stdout)
 	}
 	r := &reader{env: l.env}
 	var call *memberCallFlags
@@ -93,11 +93,11 @@ func (l *commandLine) cluster(ctx context.Context, stdout io.Writer) error {
 	if r.err != nil {
 		return r.err
 	}
-	address, err := l.dialAddress("admin", call.Admin)
+	node, err := l.adminNode(&call.dialFlags)
 	if err != nil {
 		return err
 	}
-	members, err := changeMembers(ctx, address, op, token, change)
+	members, err := changeMembers(ctx, node, op, token, change)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", op, change.ID, err)
 	}
@@ -116,14 +116,14 @@ type clusterMembers struct {
 	}
 }
 
-func listMembers(ctx context.Context, address string, token secret, w io.Writer) error {
-	body, err := ask(ctx, "http://"+address+"/v1/cluster", token)
+func listMembers(ctx context.Context, node *adminNode, token secret, w io.Writer) error {
+	body, err := ask(ctx, node.http, node.url("/v1/cluster"), token)
 	if err != nil {
-		return fmt.Errorf("members by %s: %w", address, err)
+		return fmt.Errorf("members by %s: %w", node.address, err)
 	}
 	var m clusterMembers
 	if err := json.Unmarshal(body, &m); err != nil {
-		return fmt.Errorf("members by %s: %w", address, err)
+		return fmt.Errorf("members by %s: %w", node.address, err)
 	}
 	return m.write(w)
 }
@@ -162,14 +162,14 @@ func (m *clusterMembers) write(out io.Writer) error {
 const changeTimeout = 15 * time.Second
 
 // changeMembers sends one change and answers the members after it.
-func changeMembers(ctx context.Context, address, op string, token secret, change memberChange) (*clusterMembers, error) {
+func changeMembers(ctx context.Context, node *adminNode, op string, token secret, change memberChange) (*clusterMembers, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	body, err := json.Marshal(change)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/v1/cluster/"+op, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, node.url("/v1/cluster/"+op), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -177,29 +177,25 @@ func changeMembers(ctx context.Context, address, op string, token secret, change
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+string(token))
 	}
-	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	res, err := client.Do(req)
+	res, err := node.http.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", address, err)
+		return nil, fmt.Errorf("read the answer of %s: %w", node.address, err)
 	}
 	if res.StatusCode != http.StatusOK {
 		var problem struct{ Detail string }
 		if json.Unmarshal(answer, &problem) == nil && problem.Detail != "" {
 			return nil, errors.New(problem.Detail)
 		}
-		return nil, fmt.Errorf("%s answered %s", address, res.Status)
+		return nil, fmt.Errorf("%s answered %s", node.address, res.Status)
 	}
 	var m clusterMembers
 	if err := json.Unmarshal(answer, &m); err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", address, err)
+		return nil, fmt.Errorf("read the answer of %s: %w", node.address, err)
 	}
 	return &m, nil
 }

@@ -16,7 +16,9 @@ import (
 // serveConfig is everything that a node was told, checked and in its own type.
 type serveConfig struct {
 	Listen                string
+	TLS                   keyPair  // of the public listener
 	Backend               *url.URL // scheme and host; the host may be a name
+	BackendTLS            clientTLS
 	BackendConnectTimeout time.Duration
 	BackendTimeout        time.Duration
 	MainURL               string
@@ -65,6 +67,9 @@ type serveConfig struct {
 	AdminReadToken    secret
 	AdminProtectReads bool
 
+	AdminTLS      keyPair // of the admin listener
+	AdminClientCA string  // whose certificates callers may show; empty: none are asked for
+
 	Log logConfig
 }
 
@@ -86,6 +91,7 @@ type redisConfig struct {
 	Pass            secret
 	DB              int
 	TLS             bool
+	Trust           clientTLS // with TLS
 	KeyPrefix       string
 	PoolSize        int
 	PoolIdleTimeout time.Duration
@@ -150,6 +156,21 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		AdminReadToken:        r.bearer("admin-read-token", f.AdminReadToken, f.AdminReadTokenFile),
 		AdminProtectReads:     r.onOff("admin-protect-reads", f.AdminProtectReads),
 		Log:                   r.log(&f.logFlags),
+
+		TLS: r.keyPair("tls-cert", f.TLSCert, "tls-key", f.TLSKey),
+		BackendTLS: clientTLS{
+			CA: r.roots("backend-ca", f.BackendCA), ServerName: r.serverName("backend-server-name", f.BackendServerName),
+			Pair: r.keyPair("backend-cert", f.BackendCert, "backend-key", f.BackendKey),
+		},
+		AdminTLS:      r.keyPair("admin-tls-cert", f.AdminTLSCert, "admin-tls-key", f.AdminTLSKey),
+		AdminClientCA: r.roots("admin-client-ca", f.AdminClientCA),
+	}
+	if r.err == nil && cfg.BackendTLS.isSet() && cfg.Backend.Scheme != "https" {
+		r.fail("backend-url", "%q is not https, so there is no certificate to check or to show: %s", cfg.Backend.Redacted(),
+			r.anySet("backend-ca", f.BackendCA, "backend-server-name", f.BackendServerName, "backend-cert", f.BackendCert))
+	}
+	if cfg.AdminClientCA != "" && cfg.AdminTLS == (keyPair{}) {
+		r.fail("admin-client-ca", "%q is for a listener with TLS: set %s too", cfg.AdminClientCA, r.env.describe("admin-tls-cert"))
 	}
 	if cfg.PollMax < cfg.PollMin {
 		r.fail("poll-max", "%s is below %s", f.PollMax, r.env.describe("poll-min"))
@@ -206,17 +227,26 @@ func (r *reader) redis(host string, f *redisFlags) redisConfig {
 	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(host, ":/@ \t") {
 		r.fail("redis-host", "%q is not a host name or an address; the port is in %s", host, r.env.describe("redis-port"))
 	}
-	return redisConfig{
-		Host:            host,
-		Port:            r.count("redis-port", f.RedisPort, 1, 65535),
-		User:            r.textOrFile("redis-user", f.RedisUser, f.RedisUserFile),
-		Pass:            r.secret("redis-pass", f.RedisPass, f.RedisPassFile),
-		DB:              r.count("redis-db", f.RedisDB, 0, 1<<20),
-		TLS:             r.onOff("redis-tls", f.RedisTLS),
+	cfg := redisConfig{
+		Host: host,
+		Port: r.count("redis-port", f.RedisPort, 1, 65535),
+		User: r.textOrFile("redis-user", f.RedisUser, f.RedisUserFile),
+		Pass: r.secret("redis-pass", f.RedisPass, f.RedisPassFile),
+		DB:   r.count("redis-db", f.RedisDB, 0, 1<<20),
+		TLS:  r.onOff("redis-tls", f.RedisTLS),
+		Trust: clientTLS{
+			CA: r.roots("redis-ca", f.RedisCA), ServerName: r.serverName("redis-server-name", f.RedisServerName),
+			Pair: r.keyPair("redis-cert", f.RedisCert, "redis-key", f.RedisKey),
+		},
 		KeyPrefix:       r.visible("redis-key-prefix", f.RedisKeyPrefix),
 		PoolSize:        r.count("redis-pool-size", f.RedisPoolSize, 1, 1<<20),
 		PoolIdleTimeout: r.span("redis-pool-idle-timeout", f.RedisPoolIdleTimeout, time.Millisecond, 0, maxTimeout),
 	}
+	if r.err == nil && cfg.Trust.isSet() && !cfg.TLS { // else who sets them would believe that nobody listens
+		r.fail("redis-tls", "it is off, so there is no certificate to check or to show: set it, or leave out %s",
+			r.anySet("redis-ca", f.RedisCA, "redis-server-name", f.RedisServerName, "redis-cert", f.RedisCert))
+	}
+	return cfg
 }
 
 // cluster reads what a node has to know of the others.

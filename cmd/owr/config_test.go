@@ -148,7 +148,13 @@ func TestNoSettingIsForgottenByTheTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tested := []string{"WR_PEERS", "WR_INSECURE_CLUSTER", "WR_ROLE", "WR_PROXY_PROTOCOL", "WR_CLUSTER_TLS_CERT", "WR_CLUSTER_TLS_KEY", "WR_CLUSTER_TLS_CA", "WR_CLUSTER_TLS_MODE"} // they need others, and have tests of their own
+	tested := []string{
+		"WR_PEERS", "WR_INSECURE_CLUSTER", "WR_ROLE", "WR_PROXY_PROTOCOL", // they need others, and have tests of their own
+		"WR_CLUSTER_TLS_CERT", "WR_CLUSTER_TLS_KEY", "WR_CLUSTER_TLS_CA", "WR_CLUSTER_TLS_MODE",
+		"WR_TLS_CERT", "WR_TLS_KEY", "WR_BACKEND_CA", "WR_BACKEND_SERVER_NAME", "WR_BACKEND_CERT", "WR_BACKEND_KEY",
+		"WR_REDIS_CA", "WR_REDIS_SERVER_NAME", "WR_REDIS_CERT", "WR_REDIS_KEY", "WR_ADMIN_TLS_CERT", "WR_ADMIN_TLS_KEY", "WR_ADMIN_CLIENT_CA",
+		"WR_ADMIN_CA", "WR_ADMIN_SERVER_NAME", "WR_ADMIN_CLIENT_CERT", "WR_ADMIN_CLIENT_KEY",
+	}
 	for _, s := range everySetting {
 		tested = append(tested, s.name)
 	}

@@ -43,7 +43,13 @@ type serveFlags struct {
 
 type publicFlags struct {
 	Listen                string `default:":8080" help:"Address of the public proxy."`
+	TLSCert               string `placeholder:"PATH" help:"PEM file of the site's certificate and the chain behind it: the public listener speaks https. Read again when it changes."`
+	TLSKey                string `placeholder:"PATH" help:"PEM file of its key."`
 	BackendURL            string `default:"http://backend:8080" help:"The origin; http or https."`
+	BackendCA             string `placeholder:"PATH" help:"PEM file of the authorities that an https origin's certificate may be from. Default: those of the system."`
+	BackendServerName     string `placeholder:"NAME" help:"Name that an https origin is asked for and its certificate must hold. Default: the host of --backend-url."`
+	BackendCert           string `placeholder:"PATH" help:"PEM file of a certificate to show to an https origin."`
+	BackendKey            string `placeholder:"PATH" help:"PEM file of its key."`
 	BackendConnectTimeout string `default:"5" help:"Longest time to connect to the origin, in seconds."`
 	BackendTimeout        string `default:"60" help:"Longest time to the origin's first byte and between two of its bytes, in seconds."`
 	MainURL               string `default:"/" help:"Where an admitted visitor goes when nothing better is known."`
@@ -93,6 +99,10 @@ type redisFlags struct {
 	RedisPassFile        string `aliases:"redis-password-file" placeholder:"PATH" help:"File that holds the password of Redis."`
 	RedisDB              string `default:"0" help:"Number of the database."`
 	RedisTLS             toggle `help:"Speak TLS to Redis."`
+	RedisCA              string `placeholder:"PATH" help:"PEM file of the authorities that the certificate of Redis may be from. Default: those of the system."`
+	RedisServerName      string `placeholder:"NAME" help:"Name that the certificate of Redis must hold. Default: --redis-host."`
+	RedisCert            string `placeholder:"PATH" help:"PEM file of a certificate to show to Redis."`
+	RedisKey             string `placeholder:"PATH" help:"PEM file of its key."`
 	RedisKeyPrefix       string `default:"wr:" help:"What the name of every key begins with."`
 	RedisPoolSize        string `default:"200" help:"The most connections to Redis. The mirror needs few."`
 	RedisPoolIdleTimeout string `default:"10000" help:"How long a connection to Redis may be idle, in milliseconds."`
@@ -122,6 +132,9 @@ type adminFlags struct {
 	AdminReadToken     string `placeholder:"SECRET" help:"Bearer token that is good for reading alone; with one, the reading calls of /v1 need it or the other."`
 	AdminReadTokenFile string `placeholder:"PATH" help:"File that holds the bearer token for reading."`
 	AdminProtectReads  toggle `help:"Reading /v1 and /metrics needs a token, a client's certificate, or loopback where there is neither. /livez and /readyz stay open."`
+	AdminTLSCert       string `placeholder:"PATH" help:"PEM file of a certificate: the admin listener speaks https. Read again when it changes."`
+	AdminTLSKey        string `placeholder:"PATH" help:"PEM file of its key."`
+	AdminClientCA      string `placeholder:"PATH" help:"PEM file of the authorities that sign the certificates of operators. Such a certificate is checked when it is shown."`
 }
 
 type logFlags struct {
@@ -139,7 +152,7 @@ type demoFlags struct {
 }
 
 type statusFlags struct {
-	Admin string `default:"127.0.0.1:9090" help:"Admin listener of the node to ask." variable:"WR_ADMIN_LISTEN"`
+	dialFlags
 	readerFlags
 }
 
@@ -152,7 +165,8 @@ type readerFlags struct {
 }
 
 type healthcheckFlags struct {
-	Listen string `default:":8080" help:"Public listener of the node to ask."`
+	Listen  string `default:":8080" help:"Public listener of the node to ask."`
+	TLSCert string `placeholder:"PATH" help:"Set where that listener speaks https."`
 }
 
 type originFlags struct {

@@ -43,6 +43,7 @@ type instance struct {
 	mirror *mirror.Writer
 	proxy  *proxy.Server
 	admin  *admin.Server
+	certs  *certFiles
 	wired  chan struct{} // closed once node and mirror are both there
 
 	drainDelay      time.Duration
@@ -67,13 +68,18 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	i.certs = newCertFiles(log, certMetrics)
 	if cfg.ClusterTLS != nil {
 		cfg.ClusterTLS.Metrics = certMetrics
 	}
 	if i.node, err = cluster.Open(i.clusterConfig(cfg, registry)); err != nil {
 		return nil, err
 	}
-	if i.mirror, err = mirror.New(i.mirrorConfig(cfg, registry)); err != nil {
+	mirrorConfig, err := i.mirrorConfig(cfg, registry)
+	if err != nil {
+		return nil, err
+	}
+	if i.mirror, err = mirror.New(mirrorConfig); err != nil {
 		return nil, err
 	}
 	close(i.wired)
@@ -85,7 +91,7 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 		return nil, err
 	}
 	i.admin, err = admin.New(admin.Config{
-		Token: string(cfg.AdminToken), ReadToken: string(cfg.AdminReadToken), ProtectReads: cfg.AdminProtectReads,
+		Token: string(cfg.AdminToken), ReadToken: string(cfg.AdminReadToken), ProtectReads: cfg.AdminProtectReads, ClientCertificates: cfg.AdminClientCA != "",
 		Logger: log, Registry: registry,
 		Live:  func() error { return nil },
 		Ready: i.node.Ready, Status: i.status, SetLimits: i.setLimits, Leave: i.leave,
@@ -94,6 +100,13 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 	})
 	if err != nil {
 		return nil, err
+	}
+	if cfg.AdminTLS != (keyPair{}) {
+		config, err := i.certs.listener("admin", cfg.AdminTLS, cfg.AdminClientCA)
+		if err != nil {
+			return nil, fmt.Errorf("WR_ADMIN_TLS_CERT: %w", err)
+		}
+		private = tls.NewListener(private, config) // each handshake in its connection's own goroutine
 	}
 	go func() { i.ended <- i.proxy.Serve(public) }()
 	go func() {
@@ -129,7 +142,7 @@ func (i *instance) clusterConfig(cfg serveConfig, registry *prometheus.Registry)
 	return c
 }
 
-func (i *instance) mirrorConfig(cfg serveConfig, registry *prometheus.Registry) mirror.Config {
+func (i *instance) mirrorConfig(cfg serveConfig, registry *prometheus.Registry) (mirror.Config, error) {
 	c := mirror.Config{
 		Source: i.node, Node: cfg.NodeID, Cluster: i.node.Cluster, Settle: i.node.Spread,
 		Username: cfg.Redis.User, Password: string(cfg.Redis.Pass), DB: cfg.Redis.DB, KeyPrefix: cfg.Redis.KeyPrefix,
@@ -138,10 +151,17 @@ func (i *instance) mirrorConfig(cfg serveConfig, registry *prometheus.Registry) 
 	if cfg.Redis.Host != "" {
 		c.Addr = net.JoinHostPort(cfg.Redis.Host, strconv.Itoa(cfg.Redis.Port))
 	}
-	if cfg.Redis.TLS {
-		c.TLS = &tls.Config{ServerName: cfg.Redis.Host, MinVersion: tls.VersionTLS12}
+	if !cfg.Redis.TLS {
+		return c, nil
 	}
-	return c
+	var err error
+	if c.TLS, err = i.certs.dialer("redis", cfg.Redis.Trust); err != nil {
+		return c, fmt.Errorf("WR_REDIS_TLS: %w", err)
+	}
+	if c.TLS.ServerName == "" {
+		c.TLS.ServerName = cfg.Redis.Host
+	}
+	return c, nil
 }
 
 func (i *instance) proxyConfig(cfg serveConfig, registry *prometheus.Registry) (proxy.Config, error) {
@@ -161,6 +181,17 @@ func (i *instance) proxyConfig(cfg serveConfig, registry *prometheus.Registry) (
 	}
 	if cfg.NoQuorum == "admit" {
 		c.NoQuorumPerMinute = cfg.NoQuorumPerMinute
+	}
+	var err error
+	if cfg.TLS != (keyPair{}) {
+		if c.TLS, err = i.certs.listener("public", cfg.TLS, ""); err != nil {
+			return c, fmt.Errorf("WR_TLS_CERT: %w", err)
+		}
+	}
+	if cfg.Backend.Scheme == "https" {
+		if c.BackendTLS, err = i.certs.dialer("backend", cfg.BackendTLS); err != nil {
+			return c, fmt.Errorf("WR_BACKEND_CA: %w", err)
+		}
 	}
 	if cfg.PageFile == "" {
 		return c, nil
@@ -280,6 +311,9 @@ func (i *instance) close() error {
 	var errs []error
 	limit, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
+	if i.certs != nil {
+		i.certs.close()
+	}
 	if i.admin != nil {
 		errs = append(errs, i.admin.Shutdown(limit))
 	}

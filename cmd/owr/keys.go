@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,47 +35,48 @@ type keyRemoveFlags struct {
 func (l *commandLine) keys(ctx context.Context, stdout io.Writer) error {
 	f := &l.flags.Keys
 	r := &reader{env: l.env}
-	call, method, path := memberCallFlags{Admin: f.List.Admin}, http.MethodGet, "/v1/keys"
+	var token secret
+	var err error
+	dial, method, path := &f.List.dialFlags, http.MethodGet, "/v1/keys"
 	switch strings.Fields(l.command)[1] {
+	case "list":
+		token, err = l.readerToken(&f.List.readerFlags)
 	case "rotate":
-		call, method, path = f.Rotate.memberCallFlags, http.MethodPost, "/v1/keys/rotate"
+		dial, method, path = &f.Rotate.dialFlags, http.MethodPost, "/v1/keys/rotate"
+		token = r.secret("admin-token", f.Rotate.AdminToken, f.Rotate.AdminTokenFile)
 	case "remove":
-		call, method = f.Remove.memberCallFlags, http.MethodDelete
+		dial, method = &f.Remove.dialFlags, http.MethodDelete
 		path = fmt.Sprintf("/v1/keys/%d", r.count("ID", f.Remove.ID, 1, 255))
+		token = r.secret("admin-token", f.Remove.AdminToken, f.Remove.AdminTokenFile)
 	}
-	token := r.secret("admin-token", call.AdminToken, call.AdminTokenFile)
-	if r.err != nil {
-		return r.err
+	if err = cmp.Or(err, r.err); err != nil {
+		return err
 	}
-	address, err := l.dialAddress("admin", call.Admin)
+	node, err := l.adminNode(dial)
 	if err != nil {
 		return err
 	}
-	keys, err := askKeys(ctx, method, "http://"+address+path, token)
+	keys, err := askKeys(ctx, node, method, path, token)
 	if err != nil {
-		return fmt.Errorf("keys of %s: %w", address, err)
+		return fmt.Errorf("keys of %s: %w", node.address, err)
 	}
 	return writeKeys(stdout, keys)
 }
 
 // askKeys makes one of the calls, all of which answer with the keys.
-func askKeys(ctx context.Context, method, url string, token secret) (keys admin.Keys, err error) {
+func askKeys(ctx context.Context, node *adminNode, method, path string, token secret) (keys admin.Keys, err error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, node.url(path), http.NoBody)
 	if err != nil {
 		return keys, err
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+string(token))
 	}
-	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	res, err := client.Do(req)
+	res, err := node.http.Do(req)
 	if err != nil {
-		return keys, err
+		return keys, explain(err)
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))

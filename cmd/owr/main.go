@@ -94,11 +94,11 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 		if err != nil {
 			return err
 		}
-		address, err := line.dialAddress("admin", f.Admin)
+		node, err := line.adminNode(&f.dialFlags)
 		if err != nil {
 			return err
 		}
-		return printStatus(ctx, address, token, stdout)
+		return printStatus(ctx, node, token, stdout)
 	case "cluster list", "cluster join <id> <address>", "cluster promote <id>", "cluster remove <id>", "cluster transfer", "cluster transfer <id>":
 		return line.cluster(ctx, stdout)
 	case "keys list", "keys rotate", "keys remove <id>":
@@ -128,7 +128,7 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 		if err != nil {
 			return err
 		}
-		return healthcheck(ctx, address)
+		return healthcheck(ctx, address, line.flags.Healthcheck.TLSCert != "")
 	case "origin":
 		address, err := line.listenAddress("listen", line.flags.Origin.Listen)
 		if err != nil {

@@ -44,16 +44,15 @@ type nodeStatus struct {
 	}
 }
 
-// printStatus asks the admin listener at address and writes its answer as tables.
-func printStatus(ctx context.Context, address string, token secret, w io.Writer) error {
-	url := "http://" + address + "/v1/status"
-	body, err := ask(ctx, url, token)
+// printStatus asks the admin listener of a node and writes its answer as tables.
+func printStatus(ctx context.Context, node *adminNode, token secret, w io.Writer) error {
+	body, err := ask(ctx, node.http, node.url("/v1/status"), token)
 	if err != nil {
-		return fmt.Errorf("status of %s: %w", address, err)
+		return fmt.Errorf("status of %s: %w", node.address, err)
 	}
 	var s nodeStatus
 	if err := json.Unmarshal(body, &s); err != nil {
-		return fmt.Errorf("status of %s: %w", address, err)
+		return fmt.Errorf("status of %s: %w", node.address, err)
 	}
 	return s.write(w)
 }
