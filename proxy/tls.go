@@ -92,7 +92,7 @@ func (c *pacedConn) finish(d time.Duration) {
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(d))
 }
 
-// turns are what handshakes take to compute: a signature costs as much as a hundred requests, and a crowd that arrives at once
+// turns are what handshakes take to compute: a signature costs as much as many requests, and a crowd that arrives at once
 // must not keep the processors from those who are inside. Who computes has a turn, and who waits for the other side has none, so
 // that silent clients hold nothing up. Turns are given in the order in which they were asked for.
 type turns struct {
