@@ -41,6 +41,7 @@ type pacedConn struct {
 	fixed   atomic.Bool           // writing has a deadline that no progress moves
 	turns   atomic.Pointer[turns] // nil but during the handshake of a client
 	holds   atomic.Bool           // a turn
+	begun   bool                  // it has had one; the goroutine of the handshake only
 }
 
 // Read is, while there is a handshake, where its turn is given up: who waits for the other side computes nothing.
@@ -52,7 +53,8 @@ func (c *pacedConn) Read(p []byte) (int, error) {
 	c.giveUp(turns)
 	n, err := c.Conn.Read(p)
 	if err == nil {
-		if err = turns.take(); err == nil {
+		if err = turns.take(c.begun); err == nil {
+			c.begun = true
 			c.holds.Store(true)
 		}
 	}
@@ -114,15 +116,15 @@ func newTurns(count int) *turns {
 	return &turns{free: make(chan struct{}, count), limit: int64(count) * turnsWaiting}
 }
 
-// take waits for a turn, unless too many do.
-func (t *turns) take() error {
+// take waits for a turn. Unless the handshake has begun to compute, it is refused one when too many wait.
+func (t *turns) take(begun bool) error {
 	select {
 	case t.free <- struct{}{}:
 		return nil
 	default:
 	}
 	defer t.waiting.Add(-1)
-	if t.waiting.Add(1) > t.limit {
+	if t.waiting.Add(1) > t.limit && !begun {
 		return errCrowded
 	}
 	t.free <- struct{}{} // whoever has one computes, and waits for nobody
