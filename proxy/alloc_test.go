@@ -47,3 +47,16 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		t.Errorf("the head to the origin allocates %v times", n)
 	}
 }
+
+func TestBindingAllocatesNothing(t *testing.T) {
+	for _, bind := range []string{"off", "ip+ua"} {
+		s, x := insideOf(t, bind)
+		if n := testing.AllocsPerRun(1000, func() {
+			if v := s.decideCounted(&x.head, x); v.outcome != letIn || v.tell {
+				t.Fatalf("got %+v", v)
+			}
+		}); n != 0 {
+			t.Errorf("%s: the gate allocates %v times per request", bind, n)
+		}
+	}
+}

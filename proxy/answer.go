@@ -98,7 +98,7 @@ func (s *Server) appendCookieLine(dst []byte, v *verdict, https bool) ([]byte, b
 	}
 	maxAge := max(24*time.Hour, s.room.Limits().QueueTTL)
 	dst = append(dst, "Set-Cookie: "...)
-	dst = appendSetCookie(dst, s.cfg.CookieName, v.token, keys.Signer(s.room.Now()), v.index, maxAge, s.secureCookie || https)
+	dst = appendSetCookie(dst, s.cfg.CookieName, v, keys.Signer(s.room.Now()), maxAge, s.secureCookie || https)
 	return append(dst, "\r\n"...), true
 }
 
@@ -147,6 +147,8 @@ func (s *Server) holdAnswer(h *head, v *verdict) answer {
 		a.status, a.retryAfter, detail = 503, s.retryShed(), "Too many visitors are arriving at the moment."
 	case limited:
 		a.status, a.retryAfter, detail = 429, retryFailed, "Too many requests."
+	case works:
+		a.status, a.retryAfter, detail = 429, min(s.retryAfter(v.position), v.papers.wait), "You have no place in the waiting line yet."
 	default:
 		a.status, a.retryAfter, detail = 429, s.retryAfter(v.position), "You are in the waiting line."
 		if v.still {

@@ -76,8 +76,11 @@ type Config struct {
 	BackendConnectTimeout time.Duration // 5 s; name, TCP and TLS together
 	BackendTimeout        time.Duration // 60 s; to the first byte of the response and between two bytes
 
-	MainURL     string // "/"; where an admitted visitor goes when nothing better is known
-	CookieName  string // "wr_token"
+	MainURL    string // "/"; where an admitted visitor goes when nothing better is known
+	CookieName string // "wr_token"
+
+	FrameAncestors string // "'self'"; who may frame owr's pages, as a Content-Security-Policy says it: 'self', 'none' or origins
+
 	QueueMode   string // ModeRedirect
 	QueueStatus int    // 503; status of an inline page: 200, 202, 429 or 503
 	Page        []byte // the waiting page that is built in
@@ -97,6 +100,14 @@ type Config struct {
 	VisitorRPS        int // requests of one visitor per second, with a burst of twice as many
 	PollRPS           int // polls of one visitor that waits, per second, with a burst of four times as many
 	NewPerIPPerMinute int // first visits from one address, or one IPv6 /64, per minute
+
+	// With Pow a newcomer works for a place in line, 2^PowBits hashes on the average, or waits for it.
+	Pow     bool
+	PowBits int           // 18; 8 to 26
+	PowWait time.Duration // 30 s; 5 s to 10 min
+
+	Bind               string // BindOff; or BindIP, BindUA, BindIPAndUA: what a visitor's cookie is bound to
+	VisitorConcurrency int    // requests of one visitor that are at the origin at once, tunnels included
 
 	// Who waits is asked to come back after PollMin near the head of the line, and up to PollMax far back.
 	PollMin time.Duration // 2 s
@@ -167,10 +178,31 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxHeader < 1<<10 || c.MaxHeader > 1<<20 {
 		return c, fmt.Errorf("config: MaxHeader: %d is not between 1024 and 1048576 bytes", c.MaxHeader)
 	}
-	for name, n := range map[string]int{"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "MaxConns": c.MaxConns, "MaxDescriptors": c.MaxDescriptors, "MinRate": c.MinRate, "PollRPS": c.PollRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute} {
+	for name, n := range map[string]int{
+		"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "MaxConns": c.MaxConns, "MaxDescriptors": c.MaxDescriptors, "MinRate": c.MinRate,
+		"PollRPS": c.PollRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute, "VisitorConcurrency": c.VisitorConcurrency,
+	} {
 		if n < 0 {
 			return c, fmt.Errorf("config: %s: %d is negative", name, n)
 		}
+	}
+	if c.PowBits == 0 {
+		c.PowBits = 18
+	}
+	if c.PowBits < minPowBits || c.PowBits > maxPowBits {
+		return c, fmt.Errorf("config: PowBits: %d is not between %d and %d", c.PowBits, minPowBits, maxPowBits)
+	}
+	if c.PowWait == 0 {
+		c.PowWait = 30 * time.Second
+	}
+	if c.PowWait < minPowWait || c.PowWait > maxPowWait {
+		return c, fmt.Errorf("config: PowWait: %v is not between %v and %v", c.PowWait, minPowWait, maxPowWait)
+	}
+	if c.Bind == "" {
+		c.Bind = BindOff
+	}
+	if _, ok := bindModes[c.Bind]; !ok {
+		return c, fmt.Errorf("config: Bind: %q is not one of off, ip, ua, ip+ua", c.Bind)
 	}
 	if c.Loops == 0 {
 		c.Loops = runtime.NumCPU()
@@ -207,6 +239,12 @@ func (c *Config) checkRoom() error {
 			return fmt.Errorf("config: CookieName: %q has a byte that no cookie name may have", c.CookieName)
 		}
 	}
+	if c.FrameAncestors == "" {
+		c.FrameAncestors = "'self'"
+	}
+	if !validSources(c.FrameAncestors) {
+		return fmt.Errorf("config: FrameAncestors: %q is not 'self', 'none' or origins such as https://shop.example", c.FrameAncestors)
+	}
 	if c.QueueMode == "" {
 		c.QueueMode = ModeRedirect
 	}
@@ -234,4 +272,25 @@ func validMainURL(text string, u *url.URL) bool {
 		return u.Host != ""
 	}
 	return safeTarget([]byte(text))
+}
+
+// validSources reports whether text is a list of sources for frame-ancestors, and can be nothing else in a policy or a header.
+func validSources(text string) bool {
+	sources := strings.Split(text, " ")
+	for _, source := range sources {
+		if source == "'self'" || source == "'none'" && len(sources) == 1 {
+			continue
+		}
+		rest, https := strings.CutPrefix(source, "https://")
+		if !https {
+			var http bool
+			if rest, http = strings.CutPrefix(source, "http://"); !http {
+				return false
+			}
+		}
+		if host := strings.TrimSuffix(strings.TrimPrefix(rest, "*."), ":*"); !validHost([]byte(host)) || strings.ContainsAny(host, "%~") {
+			return false
+		}
+	}
+	return true
 }

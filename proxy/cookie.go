@@ -33,16 +33,16 @@ func AppendCookie(dst []byte, token queue.Token, key seal.Key, index uint64) []b
 	var proof [proofSize]byte
 	proof[0] = key.ID
 	binary.BigEndian.PutUint64(proof[1:], index)
-	sum := key.Sum(proofMessage(token, proof[:9]))
+	sum := key.Sum(sealedMessage(proofDomain, token, proof[:9]))
 	copy(proof[9:], sum[:])
 	dst = token.AppendText(dst)
 	dst = append(dst, '.')
 	return proofText.AppendEncode(dst, proof[:])
 }
 
-func proofMessage(token queue.Token, head []byte) []byte {
-	message := make([]byte, 0, len(proofDomain)+len(token)+len(head))
-	message = append(message, proofDomain...)
+func sealedMessage(domain string, token queue.Token, head []byte) []byte {
+	message := make([]byte, 0, len(domain)+len(token)+len(head))
+	message = append(message, domain...)
 	message = append(message, token[:]...)
 	return append(message, head...)
 }
@@ -57,7 +57,7 @@ func ParseCookie(value []byte) (token queue.Token, proven, ok bool) {
 	if token, ok = queue.ParseToken(value[:queue.TokenLen]); !ok {
 		return queue.Token{}, false, false
 	}
-	return token, len(value) == cookieSize && value[queue.TokenLen] == '.', true
+	return token, (len(value) == cookieSize || len(value) == wideCookieSize) && value[queue.TokenLen] == '.', true
 }
 
 // CheckCookie verifies the proof in a cookie value against the keys and returns the index in
@@ -67,12 +67,16 @@ func CheckCookie(value []byte, keys seal.Ring) (index uint64, ok bool) {
 	if !ok || !proven {
 		return 0, false
 	}
+	if len(value) == wideCookieSize {
+		wide, ok := checkWide(value, token, keys)
+		return wide.index, ok
+	}
 	var proof [proofSize]byte
 	if n, err := proofText.Decode(proof[:], value[queue.TokenLen+1:]); err != nil || n != proofSize {
 		return 0, false
 	}
 	key, ok := keys.Find(proof[0])
-	if !ok || !key.Verify(proofMessage(token, proof[:9]), proof[9:]) {
+	if !ok || !key.Verify(sealedMessage(proofDomain, token, proof[:9]), proof[9:]) {
 		return 0, false
 	}
 	return binary.BigEndian.Uint64(proof[1:]), true
@@ -187,11 +191,15 @@ func setsCookie(value []byte, name string) bool {
 	return i >= 0 && string(trimSpace(value[:i])) == name
 }
 
-// appendSetCookie appends the value of the Set-Cookie header that gives a visitor its cookie.
-func appendSetCookie(dst []byte, name string, token queue.Token, key seal.Key, index uint64, maxAge time.Duration, secure bool) []byte {
+// appendSetCookie appends the value of the Set-Cookie header that gives the visitor of a verdict its cookie.
+func appendSetCookie(dst []byte, name string, v *verdict, key seal.Key, maxAge time.Duration, secure bool) []byte {
 	dst = append(dst, name...)
 	dst = append(dst, '=')
-	dst = AppendCookie(dst, token, key, index)
+	if v.papers != nil {
+		dst = v.papers.appendCookie(dst, v, key)
+	} else {
+		dst = AppendCookie(dst, v.token, key, v.index)
+	}
 	dst = append(dst, "; Path=/; Max-Age="...)
 	dst = strconv.AppendInt(dst, int64(maxAge/time.Second), 10)
 	dst = append(dst, "; HttpOnly; SameSite=Lax"...)

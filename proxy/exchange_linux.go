@@ -84,7 +84,7 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 		return false
 	}
 	l.start(c)
-	who := s.identify(h.fields)
+	who := s.identify(h.fields, c.peer)
 	v, inside := l.pass(&who)
 	if s.asksTooOften(h, &who, inside) {
 		v, inside = tooOften(&who), true // to be told at once, which costs no more than to park it
@@ -150,7 +150,7 @@ func (l *loop) resume(c *loopClient) {
 	in := c.request
 	c.parked, c.request = nil, nil
 	l.again(in)
-	who := l.s.identify(l.head.fields)
+	who := l.s.identify(l.head.fields, c.peer)
 	if v, inside := l.pass(&who); inside {
 		from := l.s.senderOf(c.peer, l.head.fields)
 		l.conclude(c, &l.head, &from, v)
@@ -174,7 +174,7 @@ func (l *loop) turnAway(c *loopClient) {
 	c.parked = nil
 	l.again(c.request)
 	from, v := l.s.senderOf(c.peer, l.head.fields), shedVerdict
-	if who := l.s.identify(l.head.fields); who.view.State.Waits() && !l.s.behind(&who) {
+	if who := l.s.identify(l.head.fields, c.peer); who.view.State.Waits() && !l.s.behind(&who) {
 		l.s.room.Touch(who.token)
 		v = l.s.inLine(&who)
 	}
@@ -193,6 +193,9 @@ func (l *loop) settle(c *loopClient, in []byte, who *caller) {
 		l.reply(c, s.queuePage(h), false)
 		return
 	case who.value == nil:
+		if who.strange {
+			s.bind.refused.Inc()
+		}
 		if v, kind = s.stranger(who), settled; v.outcome == letIn {
 			v, kind = s.newcomer(&from)
 		}
@@ -201,7 +204,10 @@ func (l *loop) settle(c *loopClient, in []byte, who *caller) {
 		l.leave(c, in) // it has to wait for this replica
 		return
 	default:
-		if v, kind = s.stand(who); kind == queue.KindEnter {
+		if s.pow != nil {
+			s.pow.clear(who, h, from.client, s.room.Keys(), s.room.Now())
+		}
+		if v, kind = s.stand(who); kind == queue.KindEnter && v.token != who.token {
 			l.leave(c, in) // it left the table between two looks at it
 			return
 		}
@@ -229,6 +235,11 @@ func (l *loop) leave(c *loopClient, in []byte) {
 // conclude answers a request that has been decided, or asks the origin.
 func (l *loop) conclude(c *loopClient, h *head, from *sender, v verdict) {
 	s := l.s
+	s.equip(&v, h, from)
+	var p presence
+	if v.outcome == letIn && string(h.path) != pathCheck {
+		p = s.enter(&v)
+	}
 	s.count(&v)
 	if v.outcome != letIn {
 		l.move(c, false)
@@ -244,7 +255,7 @@ func (l *loop) conclude(c *loopClient, h *head, from *sender, v verdict) {
 		if v.tell {
 			c.gains = gain{&v, from.https}
 		}
-		c.presence = newPresence(s.room, &v)
+		c.presence = p
 		request := s.appendOriginHead(l.buffer(), h, from)
 		l.keepBuffer(c) // what h points into
 		c.request = request
@@ -617,8 +628,13 @@ func (l *loop) handOverExchange(c *loopClient, data, pending []byte) {
 		}
 		rest.origin = s.origin.adopt(conn, o.born, data)
 	}
+	c.presence = presence{} // it ends with the rest
 	l.over(c)
-	if !l.handOver(c, nil, func(client *clientConn) { s.laneFinish(client, &rest) }) && rest.origin != nil {
+	if l.handOver(c, nil, func(client *clientConn) { s.laneFinish(client, &rest) }) {
+		return
+	}
+	rest.end()
+	if rest.origin != nil {
 		s.origin.discard(rest.origin)
 	}
 }

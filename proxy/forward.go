@@ -18,7 +18,11 @@ const smallBody = 16 << 10
 // forward passes a request on and its response back.
 func (s *Server) forward(ctx *fasthttp.RequestCtx, x *exchange) {
 	h := &x.head
-	p := newPresence(s.room, &x.verdict)
+	p := s.enter(&x.verdict)
+	if x.verdict.outcome != letIn {
+		s.send(ctx, s.holdAnswer(h, &x.verdict))
+		return
+	}
 	if len(h.upgrade) > 0 {
 		if s.isWebSocket(h) {
 			s.forwardUpgrade(ctx, x, p)

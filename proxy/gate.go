@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/openwaitingroom/owr/queue"
@@ -17,21 +18,23 @@ const (
 	failed                 // the table would have to change and cannot now
 	limited                // too many requests of one visitor or address
 	shed                   // an arrival that the cluster could not decide in time
+	works                  // it is to work for a place in line, or to wait for one (WR_POW)
 	outcomes
 )
 
-var outcomeNames = [outcomes]string{"active", "queued", "full", "failed", "limited", "shed"}
+var outcomeNames = [outcomes]string{"active", "queued", "full", "failed", "limited", "shed", "challenged"}
 
 // A verdict is the outcome for one request, and what its visitor is to be told.
 type verdict struct {
 	outcome  outcome
+	tell     bool // the visitor needs a new cookie
+	still    bool // the line stands still: there is no majority
+	apart    bool // let in without a slot, in an outage
 	token    queue.Token
-	position int    // 1 or more when known
-	index    uint64 // as of which the visitor is told this: what its new cookie says
-	tell     bool   // the visitor needs a new cookie
-	still    bool   // the line stands still: there is no majority
-	apart    bool   // let in without a slot, in an outage
-	first    bool   // let in with a request that did not bring a cookie
+	first    bool    // let in with a request that did not bring a cookie
+	position int     // 1 or more when known
+	index    uint64  // as of which the visitor is told this: what its new cookie says
+	papers   *papers // nil: its new cookie is a plain one
 }
 
 // maxCandidates is how many cookies of our name one request may make us check.
@@ -52,19 +55,32 @@ type caller struct {
 	renew bool // the visitor needs a new cookie even if nothing has changed
 	// alien: it is on a first visit as far as this node knows, and token is that of a proof under a key that the node does not hold.
 	alien bool
+
+	issued  uint32 // with WR_POW: when the cookie of a newcomer was written
+	cleared bool   // with WR_POW: it has done what a place in line takes
+	strange bool   // with WR_BIND: it came with the cookie of another
 }
 
 // decide decides one request. The common case, a visitor that already holds a slot, costs one
 // scan of the cookies and one Lookup: no allocation, no network, no cryptography. Nothing of
 // h outlives the call. counted says that the limits of its visitor have counted this request.
 func (s *Server) decide(h *head, from *sender, counted bool) verdict {
-	c := s.identify(h.fields)
+	v := s.decideBare(h, from, counted)
+	s.equip(&v, h, from)
+	return v
+}
+
+func (s *Server) decideBare(h *head, from *sender, counted bool) verdict {
+	c := s.identify(h.fields, from.peer)
 	v, inside := s.pass(&c)
 	switch {
 	case !counted && s.asksTooOften(h, &c, inside):
 		return tooOften(&c)
 	case inside:
 		return v
+	}
+	if s.pow != nil {
+		s.pow.clear(&c, h, from.client, s.room.Keys(), s.room.Now())
 	}
 	return s.settle(c, from)
 }
@@ -115,7 +131,7 @@ func (s *Server) appliedUnless(known bool) uint64 {
 
 // identify finds the first valid cookie: one whose token the table holds, or whose proof is
 // good. Without one the caller is on its first visit.
-func (s *Server) identify(fields []field) caller {
+func (s *Server) identify(fields []field, peer netip.Addr) caller {
 	keys := s.room.Keys()
 	candidates, stranger := 0, caller{}
 	for i := range fields {
@@ -136,7 +152,7 @@ func (s *Server) identify(fields []field) caller {
 				if id, ok := keyOf(value); ok {
 					c.form, c.renew = s.weigh(id, keys)
 					if !c.form {
-						stranger = caller{token: token, alien: true}
+						stranger.token, stranger.alien = token, true
 					}
 				}
 			}
@@ -144,7 +160,10 @@ func (s *Server) identify(fields []field) caller {
 				c.index, c.good = CheckCookie(value, keys)
 			}
 			if c.view.State != queue.Unknown || c.good {
-				return c
+				if s.bind == nil || s.bind.takes(&c, keys, fields, s.senderOf(peer, fields).client) {
+					return c
+				}
+				stranger.strange = true
 			}
 			if candidates++; candidates == maxCandidates {
 				return stranger
@@ -157,6 +176,9 @@ func (s *Server) identify(fields []field) caller {
 // settle decides what one look at this replica cannot: everything but a visitor inside.
 func (s *Server) settle(c caller, from *sender) verdict {
 	if c.value == nil {
+		if c.strange {
+			s.bind.refused.Inc()
+		}
 		if v := s.stranger(&c); v.outcome != letIn {
 			return v
 		}
@@ -175,6 +197,9 @@ func (s *Server) settle(c caller, from *sender) verdict {
 	case settled:
 		return v
 	case queue.KindEnter:
+		if v.token == c.token {
+			return s.enterRoom(v.token)
+		}
 		return s.firstVisit(from)
 	}
 	return s.submit(c, from, kind)
@@ -205,7 +230,7 @@ func (s *Server) behind(c *caller) bool {
 const settled queue.Kind = 0
 
 // stand decides for a visitor with a cookie as far as this replica can. When it cannot, it says what to submit instead:
-// KindEnter for a first visit.
+// KindEnter for a first visit, or, when the verdict names the visitor, for a slot and nothing else.
 func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	if c.good || c.view.State != queue.Unknown {
 		if v, ok := s.passApart(c); ok {
@@ -235,6 +260,9 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	}
 	if s.shed.turnsAway() || s.crowd.turnsAway() {
 		return shedVerdict, settled
+	}
+	if s.pow != nil && !c.cleared {
+		return s.holdBack(c)
 	}
 	return verdict{}, queue.KindArrive
 }
@@ -314,10 +342,15 @@ func (s *Server) firstVisit(from *sender) verdict {
 	if kind == settled {
 		return v
 	}
+	return s.enterRoom(v.token)
+}
+
+// enterRoom asks for a slot, and takes no place in line.
+func (s *Server) enterRoom(token queue.Token) verdict {
 	ctx, cancel := context.WithTimeout(s.base, s.cfg.DecisionTimeout)
 	defer cancel()
-	d, err := s.room.Submit(ctx, queue.Command{Kind: kind, Token: v.token})
-	return s.entered(v.token, d, err)
+	d, err := s.room.Submit(ctx, queue.Command{Kind: queue.KindEnter, Token: token})
+	return s.entered(token, d, err)
 }
 
 // newcomer is the part of firstVisit that does not wait. It says whether to submit a KindEnter for the verdict's token.
@@ -365,5 +398,8 @@ func (s *Server) outside(v verdict) verdict {
 	}
 	v.still = s.outage.standsStill()
 	v.position = counts.Queued + 1 // an estimate: it has no ticket yet
+	if s.pow != nil && v.outcome == waits {
+		s.pow.ask(&v, s.room.Now())
+	}
 	return v
 }

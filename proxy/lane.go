@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"io"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -134,20 +135,25 @@ func (s *Server) laneServe(c *clientConn, b *laneBuffer) (end laneEnd) {
 		s.count(&v)
 		return s.laneAnswer(c, b, s.pollAnswer(b.head.target, &v), from.https)
 	}
-	v, ok := s.lanePass(&b.head)
-	switch {
-	case !ok:
+	v, ok := s.lanePass(&b.head, c.peer)
+	if !ok {
 		return laneOther
-	case v.outcome != letIn:
-		from := s.senderOf(c.peer, b.head.fields)
-		return s.laneAnswer(c, b, s.holdAnswer(&b.head, &v), from.https)
 	}
-	return s.laneForward(c, b, &v)
+	var p presence
+	if v.outcome == letIn {
+		p = s.enter(&v)
+	}
+	s.count(&v)
+	if v.outcome != letIn {
+		held, from := v, s.senderOf(c.peer, b.head.fields) // v itself need not outlive the call
+		return s.laneAnswer(c, b, s.holdAnswer(&b.head, &held), from.https)
+	}
+	return s.laneForward(c, b, p)
 }
 
 // lanePass decides a request, and reports false when that is not for the lane. Only what is counts for the limits.
-func (s *Server) lanePass(h *head) (verdict, bool) {
-	who := s.identify(h.fields)
+func (s *Server) lanePass(h *head, peer netip.Addr) (verdict, bool) {
+	who := s.identify(h.fields, peer)
 	if who.renew {
 		return verdict{}, false // its answer gains a cookie
 	}
@@ -158,13 +164,12 @@ func (s *Server) lanePass(h *head) (verdict, bool) {
 	if s.asksTooOften(h, &who, true) {
 		v = tooOften(&who)
 	}
-	s.count(&v)
 	return v, true
 }
 
 // laneForward passes the request on and its response back.
-func (s *Server) laneForward(c *clientConn, b *laneBuffer, v *verdict) laneEnd {
-	h, from, p := &b.head, s.senderOf(c.peer, b.head.fields), newPresence(s.room, v)
+func (s *Server) laneForward(c *clientConn, b *laneBuffer, p presence) laneEnd {
+	h, from := &b.head, s.senderOf(c.peer, b.head.fields)
 	b.out = s.appendOriginHead(b.out[:0], h, &from)
 	r := responses.Get().(*response)
 	defer responses.Put(r)
@@ -260,7 +265,9 @@ func (s *Server) laneRest(c *clientConn, rest *laneRest) laneEnd {
 		return s.laneRespond(c, b, rest.origin, r, size, rest.presence, rest.gains)
 	}
 	var body *originBody
-	if rest.origin != nil {
+	if rest.origin == nil {
+		defer rest.end()
+	} else {
 		body = s.newOriginBody(relayed{rest.origin, &response{length: rest.left, keep: rest.keep}, 0, nil, rest.presence})
 		defer body.finish()
 	}

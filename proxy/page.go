@@ -40,16 +40,22 @@ type pages struct {
 	slow         []byte
 }
 
-func newPages(custom []byte) (*pages, error) {
-	source := defaultPage
+func newPages(cfg Config) (*pages, error) {
+	custom, source := cfg.Page, defaultPage
 	policy := "default-src 'none'; script-src %s; style-src %s; img-src data:; connect-src 'self'; base-uri 'none'; " +
-		"form-action 'none'; frame-ancestors 'self'"
+		"form-action 'none'"
 	if len(custom) > 0 {
 		// The operator's own page may fetch what it likes, but no script runs that is not in it
 		// or on this site.
 		source = custom
 		policy = "default-src 'self' https: data: blob:; script-src 'self' https: %s; style-src 'self' https: 'unsafe-inline'; " +
-			"object-src 'none'; base-uri 'none'; frame-ancestors 'self'"
+			"object-src 'none'; base-uri 'none'"
+	}
+	framed := "; frame-ancestors " + cfg.FrameAncestors
+	policy += framed
+	if cfg.Pow && len(custom) == 0 {
+		source = workingPage(source, cfg.PowWait)
+		policy += "; worker-src blob:"
 	}
 	waiting, err := newPage(source, policy)
 	if err != nil {
@@ -60,7 +66,7 @@ func newPages(custom []byte) (*pages, error) {
 		return nil, errors.New("waiting page: no style")
 	}
 	p := &pages{waiting: waiting}
-	p.noticePolicy = "default-src 'none'; style-src " + sourceHash(style) + "; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+	p.noticePolicy = "default-src 'none'; style-src " + sourceHash(style) + "; img-src data:; base-uri 'none'; form-action 'none'" + framed
 	again := fmt.Sprintf(`<meta http-equiv="refresh" content="%d">`, retryFull)
 	p.full = notice(style, "The waiting line is full", "So many people are here that even the line has no place left. "+
 		"This page tries again by itself.", again)

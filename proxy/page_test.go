@@ -24,7 +24,7 @@ func TestPageIsSmallAndStandsAlone(t *testing.T) {
 }
 
 func TestPagesPolicyNamesItsScript(t *testing.T) {
-	p, err := newPages(nil)
+	p, err := newPages(Config{FrameAncestors: "'self'"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,8 @@ func (s *Server) check(ctx *fasthttp.RequestCtx, h *head) {
 }
 
 // pollAnswer is the answer to a poll of that target. Its JSON has status (waiting, full, error or limited), position (1 or more,
-// where it is known), retry_after (seconds), and no_quorum (true) while the line stands still for want of a majority.
+// where it is known), retry_after (seconds), no_quorum (true) while the line stands still for want of a majority, and pow (challenge, bits, wait in
+// seconds) for a visitor that has no place yet and is to work or to wait for one.
 func (s *Server) pollAnswer(target []byte, v *verdict) answer {
 	a := answer{status: 200, kind: typeJSON, tell: v}
 	status, position := "waiting", v.position
@@ -26,6 +27,8 @@ func (s *Server) pollAnswer(target []byte, v *verdict) answer {
 		a.status, status, a.retryAfter, position = 503, "error", retryFailed, 0
 	case shed:
 		a.status, status, a.retryAfter, position = 503, "error", s.retryShed(), 0
+	case works:
+		position, a.retryAfter = max(1, position), min(s.retryAfter(v.position), v.papers.wait)
 	case limited:
 		a.status, status, a.retryAfter = 429, "limited", retryFailed
 	default:
@@ -39,6 +42,9 @@ func (s *Server) pollAnswer(target []byte, v *verdict) answer {
 	body = strconv.AppendInt(append(body, `,"retry_after":`...), int64(a.retryAfter), 10)
 	if v.still {
 		body = append(body, `,"no_quorum":true`...)
+	}
+	if v.outcome == works {
+		body = s.pow.appendWork(body, v)
 	}
 	a.body = append(body, '}')
 	return a

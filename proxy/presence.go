@@ -9,14 +9,15 @@ type presence struct {
 	token  queue.Token
 	begun  int64 // cluster time, Unix milliseconds
 	lastAt int64
-	first  bool // the request is a first visit: it did not bring the cookie
+	first  bool  // the request is a first visit: it did not bring the cookie
+	stay   *stay // nil: nobody counts how many requests of the visitor there are
 }
 
 const touchEvery = 1000 // milliseconds
 
 func newPresence(room Room, v *verdict) presence {
 	now := room.Now()
-	return presence{room, v.token, now, now, v.first}
+	return presence{room, v.token, now, now, v.first, nil}
 }
 
 // beat says that bytes have moved. One goroutine.
@@ -28,6 +29,7 @@ func (p *presence) beat() {
 }
 
 func (p *presence) end() {
+	p.stay.end()
 	if p.room.Now()-p.begun >= touchEvery {
 		p.touch()
 	}

@@ -38,6 +38,9 @@ type Server struct {
 	shed    *shedder // by how long decisions take
 	crowd   *shedder // by how long requests are parked
 	outage  *outage
+	stays   *stays   // nil: no limit
+	bind    *binding // nil: off
+	pow     *pow     // nil: off
 
 	mainPath     string // MainURL when it is on this host, else "/"
 	secureCookie bool   // the cookie's name demands Secure
@@ -77,7 +80,7 @@ func New(cfg Config) (*Server, error) {
 	if strings.HasPrefix(cfg.MainURL, "/") {
 		s.mainPath = cfg.MainURL
 	}
-	if s.pages, err = newPages(cfg.Page); err != nil {
+	if s.pages, err = newPages(cfg); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	s.pace = newPace(cfg)
@@ -86,6 +89,15 @@ func New(cfg Config) (*Server, error) {
 	s.limits = newEdgeLimits(&cfg)
 	s.shed, s.crowd = newShedder(), newShedder()
 	s.outage = &outage{perMinute: float64(cfg.NoQuorumPerMinute), room: cfg.Room, now: time.Now, log: cfg.Logger, admitted: m.apart}
+	if s.stays, err = newStays(cfg.VisitorConcurrency, cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("proxy: register metrics: %w", err)
+	}
+	if s.bind, err = newBinding(cfg.Bind, cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("proxy: register metrics: %w", err)
+	}
+	if s.pow, err = newPow(cfg); err != nil {
+		return nil, fmt.Errorf("proxy: register metrics: %w", err)
+	}
 	s.base, s.cancel = context.WithCancel(context.Background())
 	s.conns.all = make(map[*clientConn]struct{})
 	s.conns.of = make(map[netip.Addr]int)
@@ -233,7 +245,8 @@ var (
 	tooManyConns     = []byte("HTTP/1.1 503 Service Unavailable" + unwelcomeFields)
 )
 
-const unwelcomeFields = "\r\nRetry-After: 10\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+const unwelcomeFields = "\r\nRetry-After: 10\r\nCache-Control: no-store\r\nVary: Cookie\r\nX-Content-Type-Options: nosniff\r\n" +
+	"Content-Length: 0\r\nConnection: close\r\n\r\n"
 
 // protect keeps a defect in serving one connection from ending the process.
 func (s *Server) protect(c *clientConn, serve func(*clientConn)) {

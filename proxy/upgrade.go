@@ -29,6 +29,7 @@ func (s *Server) forwardUpgrade(ctx *fasthttp.RequestCtx, x *exchange, p presenc
 	c, err := s.origin.dial(s.base)
 	if err != nil {
 		s.forwardFailed(ctx, x, err, nil)
+		p.stay.end()
 		return
 	}
 	r := responses.Get().(*response)
@@ -121,6 +122,7 @@ const watchEvery = time.Second
 // run copies both ways until both sides have ended, one has failed, or the visitor has lost
 // its slot: a tunnel without traffic is no sign of life, so it ends with its visitor's slot.
 func (t *tunnel) run(client io.Reader, head []byte, p presence) {
+	defer p.stay.end()
 	defer t.s.origin.discard(t.origin)
 	defer func() { _ = t.client.abort() }()
 	if _, err := t.client.Write(head); err != nil {

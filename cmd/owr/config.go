@@ -25,6 +25,7 @@ type serveConfig struct {
 	CookieName            string
 	QueueMode             string // "redirect" or "inline"
 	QueueStatus           int    // 200, 202, 429 or 503
+	FrameAncestors        string // sources of a Content-Security-Policy
 	PageFile              string // empty: the built-in page
 	TrustedProxies        []netip.Prefix
 	ProxyProtocol         bool
@@ -48,6 +49,12 @@ type serveConfig struct {
 	NewPerIPPerMinute int
 	MaxConnsPerIP     int
 	MaxConns          int // 0: what the limit of open files leaves
+
+	Pow                string // "off" or "auto"
+	PowBits            int
+	PowWait            time.Duration
+	VisitorConcurrency int
+	Bind               string // "off", "ip", "ua" or "ip+ua"
 
 	Redis redisConfig
 
@@ -129,6 +136,7 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		MainURL:               r.place("main-url", f.MainURL),
 		CookieName:            r.cookieName("cookie-name", f.CookieName),
 		QueueMode:             r.oneOf("queue-mode", f.QueueMode, "redirect", "inline"),
+		FrameAncestors:        r.sources("frame-ancestors", f.FrameAncestors),
 		PageFile:              r.readable("page-file", f.PageFile, maxPageFile),
 		TrustedProxies:        r.networks("trusted-proxies", f.TrustedProxies),
 		ProxyProtocol:         r.onOff("proxy-protocol", f.ProxyProtocol),
@@ -149,6 +157,11 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		NewPerIPPerMinute:     r.count("new-per-ip-per-minute", f.NewPerIPPerMinute, 0, queue.MaxCount),
 		MaxConns:              r.count("max-conns", f.MaxConns, 0, queue.MaxCount),
 		MaxConnsPerIP:         r.count("max-conns-per-ip", f.MaxConnsPerIP, 0, queue.MaxCount),
+		Pow:                   r.oneOf("pow", f.Pow, "off", "auto"),
+		PowBits:               r.count("pow-bits", f.PowBits, 8, 26),
+		PowWait:               r.seconds("pow-wait", f.PowWait, 5*time.Second, 10*time.Minute),
+		VisitorConcurrency:    r.count("visitor-concurrency", f.VisitorConcurrency, 0, queue.MaxCount),
+		Bind:                  r.oneOf("bind", f.Bind, "off", "ip", "ua", "ip+ua"),
 		Redis:                 r.redis(f.RedisHost, &f.redisFlags),
 		DataDir:               f.DataDir,
 		AdminListen:           r.listen("admin-listen", f.AdminListen),

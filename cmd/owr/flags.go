@@ -56,6 +56,7 @@ type publicFlags struct {
 	CookieName            string `default:"wr_token" help:"Name of the visitor's cookie."`
 	QueueMode             string `default:"redirect" help:"redirect: 302 to /queue.html. inline: the waiting page at the URL asked for."`
 	QueueStatus           string `default:"503" help:"Status of an inline page: 200, 202, 429 or 503."`
+	FrameAncestors        string `default:"self" help:"Who may frame owr's pages: self, none, or origins such as https://shop.example, separated by commas."`
 	PageFile              string `placeholder:"PATH" help:"HTML file that takes the place of the built-in waiting page."`
 	TrustedProxies        string `placeholder:"CIDR,..." help:"Networks whose X-Forwarded-* headers are believed."`
 	ProxyProtocol         toggle `help:"Connections from trusted proxies begin with a PROXY protocol header, version 1 or 2."`
@@ -88,6 +89,12 @@ type edgeFlags struct {
 	NewPerIPPerMinute string `default:"0" help:"New places per minute of one address. 0: no limit."`
 	MaxConns          string `default:"0" help:"Open connections of clients. 0: as many as the limit of open files leaves."`
 	MaxConnsPerIP     string `default:"0" help:"Open connections of one address. 0: no limit."`
+
+	Pow                string `default:"off" help:"auto: a newcomer works for a place in line, or waits for it. off: it just gets it."`
+	PowBits            string `default:"18" help:"Bits of work for a place: 2^N hashes on the average. 8 to 26."`
+	PowWait            string `default:"30" help:"How long who cannot work waits for a place, in seconds."`
+	VisitorConcurrency string `default:"0" help:"Requests of one visitor that are at the origin at once, for each node. 0: no limit."`
+	Bind               string `default:"off" help:"What a visitor's cookie is good for only: its address prefix (ip), its browser and platform (ua), both (ip+ua), or nothing (off)."`
 }
 
 // redisFlags are the mirror's settings but for redis-host, whose default is not the same everywhere.

@@ -173,6 +173,8 @@ func (i *instance) proxyConfig(cfg serveConfig, registry *prometheus.Registry) (
 		HeaderTimeout: cfg.HeaderTimeout, StallTimeout: cfg.StallTimeout, IdleTimeout: cfg.IdleTimeout, MinRate: cfg.MinRate,
 		PollMin: cfg.PollMin, PollMax: cfg.PollMax,
 		Loops: cfg.Loops, MaxConnsPerIP: cfg.MaxConnsPerIP, VisitorRPS: int(math.Ceil(cfg.VisitorRPS)), PollRPS: cfg.PollRPS, NewPerIPPerMinute: cfg.NewPerIPPerMinute,
+		VisitorConcurrency: cfg.VisitorConcurrency, Bind: cfg.Bind, FrameAncestors: cfg.FrameAncestors,
+		Pow: cfg.Pow == "auto", PowBits: cfg.PowBits, PowWait: cfg.PowWait,
 	}
 	files := descriptorsHere()
 	c.MaxDescriptors, c.MaxConns = shareDescriptors(files, cfg.MaxConns)

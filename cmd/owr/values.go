@@ -189,6 +189,27 @@ func (r *reader) place(flag, text string) string {
 	return text
 }
 
+// sources reads who may frame a page, and answers it as a Content-Security-Policy says it.
+func (r *reader) sources(flag, text string) string {
+	var all []string
+	words := strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' })
+	for _, word := range words {
+		switch u, err := url.Parse(strings.Replace(word, "*.", "", 1)); {
+		case word == "self" || word == "none" && len(words) == 1:
+			word = "'" + word + "'"
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
+			u.Path != "" || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(word, ";'\"?#%"):
+			r.fail(flag, "%q is not self, none alone, or origins such as https://shop.example", word)
+			return ""
+		}
+		all = append(all, word)
+	}
+	if len(all) == 0 {
+		r.fail(flag, "%q names nobody: give self, none, or origins such as https://shop.example", text)
+	}
+	return strings.Join(all, " ")
+}
+
 // cookieName reads a name as RFC 6265 allows it: a token of RFC 9110.
 func (r *reader) cookieName(flag, text string) string {
 	if text == "" || strings.Trim(text, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {

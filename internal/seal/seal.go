@@ -72,7 +72,8 @@ func (k Key) Sum(message []byte) [Size]byte {
 	m := macs.Get().(*mac)
 	defer macs.Put(m)
 	if m.hash == nil || m.key != k {
-		m.key, m.hash = k, hmac.New(sha256.New, k.Secret[:])
+		secret := k.Secret // it escapes, and k would with it, each time
+		m.key, m.hash = k, hmac.New(sha256.New, secret[:])
 	}
 	m.hash.Reset()
 	m.hash.Write(message)
