@@ -157,15 +157,6 @@ func newCrowd(nodes, spares []*harness.Node, o *origin) *crowd {
 	return c
 }
 
-// list puts a node into the balancer's list, or takes it out.
-func (c *crowd) list(n *harness.Node, in bool) {
-	for _, s := range c.seats {
-		if s.node == n {
-			s.out.Store(!in)
-		}
-	}
-}
-
 func (c *crowd) note(e Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

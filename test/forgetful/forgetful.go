@@ -233,7 +233,7 @@ func (n *node) Setattr(ctx context.Context, h fs.FileHandle, in *fuse.SetAttrIn,
 				return fs.ToErrno(err)
 			}
 			f = n.file(fs.NewLoopbackFileFromOS(plain))
-			defer f.Release(ctx)
+			defer func() { _ = f.Release(ctx) }()
 		}
 		if errno := f.cut(int64(size)); errno != 0 {
 			return errno
@@ -242,7 +242,7 @@ func (n *node) Setattr(ctx context.Context, h fs.FileHandle, in *fuse.SetAttrIn,
 	return n.LoopbackNode.Setattr(ctx, h, in, out)
 }
 
-func (n *node) file(h fs.FileHandle) *file { return &file{h.(*fs.LoopbackFile), n.disk} } //nolint:errcheck // LoopbackNode makes no others
+func (n *node) file(h fs.FileHandle) *file { return &file{h.(*fs.LoopbackFile), n.disk} } // LoopbackNode makes no others
 
 // A file is one that a process has open.
 type file struct {
