@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/openwaitingroom/owr/internal/freeport"
 )
 
 // The library counts the answers of non-voters as a majority (VerifyLeader), so a leader that is cut off from every voter may still
@@ -45,13 +47,7 @@ func TestHeartbeatsTakeTheMainLoop(t *testing.T) {
 	var _ raft.WithPreVote = transport{}
 	dead := make(chan struct{})
 	end := func() transport {
-		address := "127.0.0.1:0"
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		address = l.Addr().String()
-		l.Close()
+		address := freeport.Address(t)
 		p, err := listenPort(address, address, cardOf("", 0), slog.New(slog.DiscardHandler), dead, func(net.Conn) {})
 		if err != nil {
 			t.Fatal(err)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/openwaitingroom/owr/internal/freeport"
 )
 
 const cachingNginx = `daemon off;
@@ -43,12 +45,7 @@ func cachingProxy(t *testing.T, behind *stand) (front *stand, cache string) {
 	if err != nil {
 		t.Skip("nginx is missing")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address, dir := l.Addr().String(), t.TempDir()
-	_ = l.Close()
+	address, dir := freeport.Address(t), t.TempDir()
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, fmt.Appendf(nil, cachingNginx, dir, address, behind.addr), 0o600); err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/openwaitingroom/owr/cluster"
+	"github.com/openwaitingroom/owr/internal/freeport"
 	"github.com/openwaitingroom/owr/queue"
 )
 
@@ -69,12 +69,7 @@ func logger(node string) *slog.Logger {
 // FreeAddress is one of the loopback interface that nobody listens on.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return freeport.Address(t)
 }
 
 // Start opens node i.

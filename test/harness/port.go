@@ -2,45 +2,17 @@ package harness
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"strconv"
-	"sync"
 	"testing"
+
+	"github.com/openwaitingroom/owr/internal/freeport"
 )
 
-var ports struct {
-	sync.Mutex
-	given map[int]bool
-}
-
-// Port finds a free port on loopback that was not given before in this process. It lies below
-// the range from which systems take the ports of outgoing connections, so that no such
-// connection is on it when a killed process comes back.
+// Port finds a free port on loopback that was not given before in this process: see freeport.TCP.
 func Port(t testing.TB) int {
 	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
-	if ports.given == nil {
-		ports.given = map[int]bool{}
-	}
-	for range 1000 {
-		port := 20000 + rand.IntN(12000)
-		if ports.given[port] {
-			continue
-		}
-		listener, err := net.Listen("tcp", Address(port))
-		if err != nil {
-			continue
-		}
-		if err := listener.Close(); err != nil {
-			t.Fatal(err)
-		}
-		ports.given[port] = true
-		return port
-	}
-	t.Fatal("no free port on " + Host)
-	return 0
+	return freeport.TCP(t)
 }
 
 // Address is host:port on loopback.
