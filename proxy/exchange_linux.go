@@ -48,7 +48,7 @@ func (l *loop) next(c *loopClient) {
 	in := l.in[:have+n]
 	// A short read has taken all there was, and what follows is another event.
 	switch {
-	case len(in) < len(l.in) && unfinished(in):
+	case len(in) < len(l.in) && unfinished(in, have):
 		if l.await(c, in); c.ends {
 			l.next(c) // its end has been told with these bytes
 		}
@@ -57,9 +57,21 @@ func (l *loop) next(c *loopClient) {
 	}
 }
 
-// unfinished reports whether the end of a head has yet to come.
-func unfinished(in []byte) bool {
-	return !bytes.HasSuffix(in, headEnd) && !bytes.Contains(in, headEnd)
+// unfinished reports whether the end of a head has yet to come. have bytes of it were looked at before. A head with a line that does not
+// end in CRLF has no end: it is refused at once.
+func unfinished(in []byte, have int) bool {
+	if bytes.HasSuffix(in, headEnd) || bytes.Contains(in[max(have-len(headEnd)+1, 0):], headEnd) {
+		return false
+	}
+	for at := have; ; at++ {
+		i := bytes.IndexByte(in[at:], '\n')
+		if i < 0 {
+			return true
+		}
+		if at += i; at == 0 || in[at-1] != '\r' {
+			return false
+		}
+	}
 }
 
 // await keeps what has come of a head. Slow heads cost their bytes here, and a goroutine with its buffers elsewhere.
