@@ -18,7 +18,7 @@ MUTANTS  ?=
 CHAOS    ?= 2
 COMPOSE   = $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
-.PHONY: help build test race simulate wire fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools abuse abuse-quick verify vuln sbom
+.PHONY: help build test secure race simulate wire fuzz bench bench-quick bench-tools gobench e2e faults faults-quick mutants soak lint fmt cover image up down ci compose-test accept tools abuse abuse-quick verify vuln sbom
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,8 @@ tools: ## what the tests need beside Go: redis-server, chromium, a C compiler fo
 test: tools ## every test: packages, three real nodes with Redis, a real browser
 	go test ./...
 	go test ./proxy -goroutines
+
+secure: tools ## the tests of the proxy once more, with clients that speak TLS
 	go test ./proxy -secure
 
 race: tools ## every test under the race detector, the nodes of the end-to-end tests too

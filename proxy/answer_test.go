@@ -84,6 +84,9 @@ func TestEveryAnswerOfItsOwn(t *testing.T) {
 		"no origin, an upgrade":      {down, request("GET", "/", "", script, "Cookie: "+inside, "Connection: Upgrade", "Upgrade: websocket"), 502},
 		"too many connections":       {conns, request("GET", "/", ""), 429},
 	} {
+		if *secure && c.s == conns {
+			continue // it is closed before there is anybody to answer
+		}
 		r, err := c.s.dial().send("%s", c.raw).answer("GET")
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -210,7 +210,7 @@ func TestATunnelEndsFromTheOriginsSide(t *testing.T) {
 		t.Errorf("after the origin's end: %v, want EOF", err)
 	}
 	w.send("the last word")
-	_ = w.Conn.(*net.TCPConn).CloseWrite()
+	w.closeWrite()
 	if got := <-rest; got != "the last word" {
 		t.Errorf("the origin got %q", got)
 	}
@@ -234,7 +234,7 @@ func TestAHalfOpenTunnelEndsWhenItIsIdle(t *testing.T) {
 	defer close(over)
 	_, cookie := room.active(t)
 	w, _ := s.upgrade("/ws", cookie, "")
-	_ = w.Conn.(*net.TCPConn).CloseWrite()
+	w.closeWrite()
 	if !w.ended() {
 		t.Error("the tunnel stays open")
 	}

@@ -77,6 +77,7 @@ func cachingProxy(t *testing.T, behind *stand) (front *stand, cache string) {
 // W35: behind a shared cache with its default rules each visitor has a token and an answer of its own. What the site lets a
 // cache keep, it keeps.
 func TestNothingOfOursIsInASharedCache(t *testing.T) {
+	plainOnly(t) // the cache asks in plain text
 	for _, mode := range []string{ModeRedirect, ModeInline} {
 		t.Run(mode, func(t *testing.T) {
 			room := newRoom(t, 1)

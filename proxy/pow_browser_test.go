@@ -16,6 +16,7 @@ import (
 
 // The page gets its visitor a place: with a worker, without one, and without scripts.
 func TestPlaceInABrowser(t *testing.T) {
+	plainOnly(t) // the browser knows no authority of ours
 	chromium, err := exec.LookPath("chromium")
 	if err != nil || testing.Short() {
 		t.Skip("no browser here, or -short")
