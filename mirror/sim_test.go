@@ -138,6 +138,18 @@ func (w *simWorld) fatalf(format string, args ...any) {
 	w.fail(format, args...)
 }
 
+func (w *simWorld) count(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tally[what]++
+}
+
+func (w *simWorld) over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failed
+}
+
 // fail is fatalf for who has the lock.
 func (w *simWorld) fail(format string, args ...any) {
 	if !w.failed {
@@ -168,7 +180,7 @@ func (w *simWorld) fate(dice *rand.Rand) (time.Duration, fate) {
 func (w *simWorld) run() {
 	w.elect()
 	begun := time.Now()
-	for time.Since(begun) < simFaulty && !w.failed {
+	for time.Since(begun) < simFaulty && !w.over() {
 		time.Sleep(time.Duration(w.random.IntN(120)) * time.Millisecond)
 		w.entry()
 		switch w.random.IntN(40) {
@@ -226,7 +238,7 @@ func (w *simWorld) elect() {
 	if old == nil {
 		return
 	}
-	w.tally["stale leader"]++
+	w.count("stale leader")
 	if w.random.IntN(2) == 0 {
 		old.cut = true // it has no idea
 		time.Sleep(time.Duration(w.random.IntN(1500)) * time.Millisecond)
@@ -329,7 +341,7 @@ func (w *simWorld) note() {
 // harm does something to Redis.
 func (w *simWorld) harm() {
 	kind := w.random.IntN(7)
-	w.tally[fmt.Sprintf("harm %d", kind)]++
+	w.count(fmt.Sprintf("harm %d", kind))
 	spoil := func(do func(map[string]*simKey)) {
 		w.redis.with(func(keys map[string]*simKey) {
 			w.mu.Lock()
