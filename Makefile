@@ -47,7 +47,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	@for package in $$(go list ./...); do \
 	  for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    echo "fuzz $$package $$target"; \
-	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+	    scripts/fuzz $$package $$target $(FUZZTIME); \
 	  done; \
 	done
 
