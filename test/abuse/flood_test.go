@@ -87,7 +87,8 @@ func TestPollHammering(t *testing.T) {
 		counts[status]++
 	}
 	seconds := time.Since(begun).Seconds()
-	if most := 41 + int(10*seconds); counts[200] < 40 || counts[200] > most || counts[200]+counts[429] != 1000 {
+	// The visit has taken one of the burst of forty.
+	if most := 41 + int(10*seconds); 1+counts[200] < 40 || counts[200] > most || counts[200]+counts[429] != 1000 {
 		t.Errorf("in %.1f s: got %v, want at most %d answers", seconds, counts, most)
 	}
 	if grown := v.status().AppliedIndex - index; float64(grown) > 3+2*seconds { // its presence, once a second
