@@ -223,15 +223,25 @@ type wire struct {
 
 func (s *stand) dial() *wire {
 	s.t.Helper()
+	return s.greet(s.dialPlain())
+}
+
+// dialPlain is for what goes ahead of TLS; greet goes on from there.
+func (s *stand) dialPlain() *wire {
+	s.t.Helper()
 	c, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = c.Close() })
-	if s.tls != nil {
-		c = tls.Client(c, clientTLS())
-	}
 	return newWire(s.t, c)
+}
+
+func (s *stand) greet(w *wire) *wire {
+	if s.tls == nil {
+		return w
+	}
+	return newWire(s.t, tls.Client(w.Conn, clientTLS()))
 }
 
 // testCA signs for all tests of this process: keys take time.

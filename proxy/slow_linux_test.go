@@ -45,6 +45,7 @@ func TestLoopRefusesNoHead(t *testing.T) {
 
 // Who ends its side within a head is not waited for.
 func TestLoopEndsACutHead(t *testing.T) {
+	plainOnly(t) // a goroutine answers 400
 	s := serve(t, newRoom(t, 10), newSite(t, nil).URL, oneLoop)
 	w := s.dial().send("GET / HTTP/1.1\r\nHost: sh")
 	if err := w.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
