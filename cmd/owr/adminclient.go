@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/openwaitingroom/owr/internal/certs"
 )
@@ -93,3 +99,50 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// call makes one call of the admin API and reads its answer into answer; a nil body sends none. What the node says of a problem is the error.
+func (n *adminNode) call(ctx context.Context, method, path string, token secret, body, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	var sent io.Reader = http.NoBody
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		sent = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, n.url(path), sent)
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+string(token))
+	}
+	res, err := n.http.Do(req)
+	if err != nil {
+		return explain(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("read the answer of %s: %w", n.address, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var problem struct{ Detail string }
+		if json.Unmarshal(text, &problem) == nil && problem.Detail != "" {
+			return errors.New(problem.Detail)
+		}
+		return fmt.Errorf("%s answered %s", n.address, res.Status)
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", n.address, err)
+	}
+	return nil
+}
+
+// changeTimeout is a little longer than a node works on one change.
+const changeTimeout = 15 * time.Second

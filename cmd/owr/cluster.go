@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -97,8 +95,8 @@ func (l *commandLine) cluster(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	members, err := changeMembers(ctx, node, op, token, change)
-	if err != nil {
+	var members clusterMembers
+	if err := node.call(ctx, http.MethodPost, "/v1/cluster/"+op, token, change, &members); err != nil {
 		return fmt.Errorf("%s %s: %w", op, change.ID, err)
 	}
 	return members.write(stdout)
@@ -156,46 +154,4 @@ func (m *clusterMembers) write(out io.Writer) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", v.ID, v.Address, role, yesNo(v.Reachable), contact, behind)
 	}
 	return w.Flush()
-}
-
-// changeTimeout is a little longer than a node works on one change.
-const changeTimeout = 15 * time.Second
-
-// changeMembers sends one change and answers the members after it.
-func changeMembers(ctx context.Context, node *adminNode, op string, token secret, change memberChange) (*clusterMembers, error) {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
-	body, err := json.Marshal(change)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, node.url("/v1/cluster/"+op), bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+string(token))
-	}
-	res, err := node.http.Do(req)
-	if err != nil {
-		return nil, explain(err)
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", node.address, err)
-	}
-	if res.StatusCode != http.StatusOK {
-		var problem struct{ Detail string }
-		if json.Unmarshal(answer, &problem) == nil && problem.Detail != "" {
-			return nil, errors.New(problem.Detail)
-		}
-		return nil, fmt.Errorf("%s answered %s", node.address, res.Status)
-	}
-	var m clusterMembers
-	if err := json.Unmarshal(answer, &m); err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", node.address, err)
-	}
-	return &m, nil
 }

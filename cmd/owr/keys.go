@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,44 +54,11 @@ func (l *commandLine) keys(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	keys, err := askKeys(ctx, node, method, path, token)
-	if err != nil {
+	var keys admin.Keys // all of the calls answer with them
+	if err := node.call(ctx, method, path, token, nil, &keys); err != nil {
 		return fmt.Errorf("keys of %s: %w", node.address, err)
 	}
 	return writeKeys(stdout, keys)
-}
-
-// askKeys makes one of the calls, all of which answer with the keys.
-func askKeys(ctx context.Context, node *adminNode, method, path string, token secret) (keys admin.Keys, err error) {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, node.url(path), http.NoBody)
-	if err != nil {
-		return keys, err
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+string(token))
-	}
-	res, err := node.http.Do(req)
-	if err != nil {
-		return keys, explain(err)
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return keys, fmt.Errorf("read the answer: %w", err)
-	}
-	if res.StatusCode != http.StatusOK {
-		var problem struct{ Detail string }
-		if json.Unmarshal(answer, &problem) == nil && problem.Detail != "" {
-			return keys, errors.New(problem.Detail)
-		}
-		return keys, fmt.Errorf("it answered %s", res.Status)
-	}
-	if err := json.Unmarshal(answer, &keys); err != nil {
-		return keys, fmt.Errorf("read the answer: %w", err)
-	}
-	return keys, nil
 }
 
 func writeKeys(out io.Writer, keys admin.Keys) error {
