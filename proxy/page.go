@@ -177,7 +177,7 @@ func element(source []byte, name string) ([]byte, bool) {
 // nextElementOf finds the next element of that name: its content, its attributes, and what
 // follows it. Names are matched without regard to case.
 func nextElementOf(source []byte, name string) (content, attributes, rest []byte, ok bool) {
-	lower := bytes.ToLower(source)
+	lower := lowerASCII(source)
 	start := bytes.Index(lower, []byte("<"+name))
 	if start < 0 {
 		return nil, nil, nil, false
@@ -192,6 +192,15 @@ func nextElementOf(source []byte, name string) (content, attributes, rest []byte
 		return nil, nil, nil, false
 	}
 	return source[body : body+end], source[start+1+len(name) : body-1], source[body+end:], true
+}
+
+// lowerASCII is a copy of text whose letters are small, of the same length: bytes.ToLower shortens what has an İ in it.
+func lowerASCII(text []byte) []byte {
+	text = bytes.Clone(text)
+	for i, c := range text {
+		text[i] = lowerByte(c)
+	}
+	return text
 }
 
 // elementHashes are the policy sources of all inline elements of that name.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"html"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -161,4 +162,66 @@ func TestServerAndScriptSayTheSame(t *testing.T) {
 	if !bytes.Contains(script, []byte(`" people ahead of you"`)) || ahead(12) != "11 people ahead of you" {
 		t.Error("the script says something else")
 	}
+}
+
+// A letter whose small one has another length does not move what is found behind it.
+func TestPageOfAnyLanguage(t *testing.T) {
+	p, err := newPage([]byte("<!doctype html><title>SIRADASINIZ, L\u00dcTFEN BEKLEY\u0130N\u0130Z 300 \u212a</title><script>one()</script>"), "script-src %s")
+	if err != nil || p.policy != "script-src "+sourceHash([]byte("one()")) {
+		t.Errorf("%v, %+v", err, p)
+	}
+}
+
+var inlineScript = regexp.MustCompile(`(?s)<[sS][cC][rR][iI][pP][tT]([^>]*)>(.*?)</[sS][cC][rR][iI][pP][tT]`)
+
+// Any page comes back as it is, with what the server fills in where its slots are; its policy names its scripts; and no way back
+// gets out of the attribute that it stands in.
+func FuzzPage(f *testing.F) {
+	f.Add(defaultPage, []byte("/shop?a=1&b=\"><script>"), 3)
+	f.Add([]byte("<p>{{wr:ahead}}{{wr:position}}{{wr:refresh}}<SCRIPT>x</SCRIPT>"), []byte("/'onload=x//"), 0)
+	f.Add([]byte("\u0130<script>a</script>{{wr:{{wr:ahead}}"), []byte("/&quot;<"), 1)
+	f.Fuzz(func(t *testing.T, source, target []byte, position int) {
+		p, err := newPage(source, "script-src %s")
+		if err != nil || !safeTarget(target) {
+			return
+		}
+		var scripts []string
+		for _, m := range inlineScript.FindAllSubmatch(source, -1) {
+			if !strings.Contains(strings.ToLower(string(m[1])), "src=") {
+				scripts = append(scripts, sourceHash(m[2]))
+			}
+		}
+		if want := "script-src " + strings.Join(scripts, " "); p.policy != want {
+			t.Errorf("policy %q, want %q", p.policy, want)
+		}
+		rest, again := p.render(target, position, 5, false), []byte(nil)
+		cut := func(what string) {
+			var ok bool
+			if rest, ok = bytes.CutPrefix(rest, []byte(what)); !ok {
+				t.Fatalf("%q is missing before %q", what, rest)
+			}
+		}
+		for _, piece := range p.pieces {
+			again = append(append(again, piece.text...), piece.slot...)
+			cut(string(piece.text))
+			switch piece.slot {
+			case slotAhead:
+				cut(ahead(position))
+			case slotPosition:
+				if position > 0 {
+					cut(strconv.Itoa(position))
+				}
+			case slotRefresh:
+				cut(`<noscript><meta http-equiv="refresh" content="5;url=`)
+				url, _, _ := bytes.Cut(rest, []byte(`"`))
+				if bytes.ContainsAny(url, "<>'") || html.UnescapeString(string(url)) != string(appendLocation(nil, target)) {
+					t.Errorf("%q leads to %q", target, url)
+				}
+				cut(string(url) + `"></noscript>`)
+			}
+		}
+		if len(rest) > 0 || !bytes.Equal(again, source) {
+			t.Errorf("%q became %q", source, again)
+		}
+	})
 }
