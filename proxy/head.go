@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"net/textproto"
 )
 
 // A field is one header line as it came. Both slices point into the head that was read.
@@ -75,14 +76,15 @@ var knownFields = func() (byLength [32][]knownField) {
 		"transfer-encoding":   fieldTransferEncoding,
 		"upgrade":             fieldUpgrade,
 	} {
-		byLength[len(name)] = append(byLength[len(name)], knownField{name, kind})
+		byLength[len(name)] = append(byLength[len(name)], knownField{name, textproto.CanonicalMIMEHeaderKey(name), kind})
 	}
 	return byLength
 }()
 
 type knownField struct {
-	name string
-	kind fieldKind
+	name  string
+	usual string // as most write it
+	kind  fieldKind
 }
 
 // knownFirsts has a bit for the first letter of each name of a length, so that most other names cost one look.
@@ -103,6 +105,9 @@ func kindOf(name []byte) fieldKind {
 	}
 	for i := range knownFields[len(name)] {
 		k := &knownFields[len(name)][i]
+		if string(name) == k.usual {
+			return k.kind
+		}
 		switch same, exact := sameName(name, k.name); {
 		case same && exact:
 			return k.kind
@@ -195,16 +200,19 @@ func parseFields(block []byte, fields []field) ([]field, error) {
 	return fields, nil
 }
 
-const ones, tops = 0x0101010101010101, 0x8080808080808080
+const ones, lows, tops = 0x0101010101010101, 0x7f7f7f7f7f7f7f7f, 0x8080808080808080
+
+// controls has the top bit of each byte of eight that is a control byte: below 0x20, or 0x7f.
+func controls(eight uint64) uint64 {
+	low := eight & lows // so that nothing is carried from byte to byte
+	return (^(low+(0x80-' ')*ones) | (low + ones)) &^ eight & tops
+}
 
 // textEnd returns where the text that begins at at ends: at a control byte, unless it is a tab, or with b. It looks at eight
 // bytes at a time, because text is most of what a head is made of.
 func textEnd(b []byte, at int) int {
-	for at+8 <= len(b) {
-		eight := binary.LittleEndian.Uint64(b[at:])
-		del := eight ^ 0x7f*ones
-		// The top bit of the lowest byte below 0x20, or equal to 0x7f, is right; those above it may be borrowed from.
-		hit := ((eight-' '*ones)&^eight | (del-ones)&^del) & tops
+	for len(b)-at >= 8 {
+		hit := controls(binary.LittleEndian.Uint64(b[at:]))
 		if hit == 0 {
 			at += 8
 			continue
@@ -222,10 +230,12 @@ func textEnd(b []byte, at int) int {
 
 // tokenEnd returns where the token that begins at at ends. Names are short: eight bytes at a time were slower here.
 func tokenEnd(b []byte, at int) int {
-	for at < len(b) && tokenBytes[b[at]] {
-		at++
+	for i, c := range b[at:] {
+		if !tokenBytes[c] {
+			return at + i
+		}
 	}
-	return at
+	return len(b)
 }
 
 // textByte reports whether a byte may stand in a header value: no control byte but the tab.
@@ -263,6 +273,7 @@ type head struct {
 	target  []byte // path and query as sent; "*" for OPTIONS *
 	path    []byte // target up to the query
 	host    []byte
+	plain   bool   // host is a name or an IPv4 address, perhaps with a port
 	html    bool   // the client takes HTML, or does not say what it takes
 	upgrade []byte // what the client asks to upgrade to, when Connection says so too
 	http10  bool
@@ -287,17 +298,23 @@ const maxTarget = 8 << 10
 // readRaw fills h from a whole head, from the request line to the empty line. Every request that the proxy acts on is read
 // here, whichever way it takes from then on, and what is ambiguous is refused.
 func (h *head) readRaw(raw []byte) *refusal {
-	line, block, _ := bytes.Cut(raw, crlf)
-	method, rest, _ := bytes.Cut(line, space)
-	target, proto, ok := bytes.Cut(rest, space)
-	if !ok || len(method) == 0 {
-		*h = head{fields: h.fields[:0], named: h.named[:0]}
-		return &refusal{400, "request line"}
+	end := bytes.IndexByte(raw, '\n')
+	first := bytes.IndexByte(raw, ' ')
+	if first < 1 || first > end || raw[end-1] != '\r' {
+		return h.noRequest()
 	}
-	return h.read(method, target, proto, block)
+	rest := raw[first+1 : end-1]
+	second := bytes.IndexByte(rest, ' ')
+	if second < 0 {
+		return h.noRequest()
+	}
+	return h.read(raw[:first], rest[:second], rest[second+1:], raw[end+1:])
 }
 
-var crlf, space = []byte("\r\n"), []byte{' '}
+func (h *head) noRequest() *refusal {
+	*h = head{fields: h.fields[:0], named: h.named[:0]}
+	return &refusal{400, "request line"}
+}
 
 // read fills h from the parts of a head: block is what follows the request line.
 func (h *head) read(method, target, proto, block []byte) *refusal {
@@ -336,13 +353,14 @@ func isVersion(text []byte) bool {
 }
 
 func (h *head) readFields() *refusal {
-	hosts, upgradeNamed, accepts := 0, false, false
+	hosts, hostOK, upgradeNamed, accepts := 0, false, false, false
 	for i := range h.fields {
 		f := &h.fields[i]
 		switch f.kind {
 		case fieldHost:
 			hosts++
 			h.host = f.value
+			hostOK, h.plain = readHost(f.value)
 		case fieldAccept:
 			accepts = accepts || len(f.value) > 0
 			h.html = h.html || takesHTML(f.value)
@@ -375,7 +393,7 @@ func (h *head) readFields() *refusal {
 	if !upgradeNamed || h.http10 {
 		h.upgrade = nil
 	}
-	if hosts > 1 || hosts == 0 && !h.http10 || hosts == 1 && !validHost(h.host) {
+	if hosts > 1 || hosts == 0 && !h.http10 || hosts == 1 && !hostOK {
 		return &refusal{400, "Host"}
 	}
 	return nil
@@ -437,42 +455,64 @@ func cutPrefixFold(b []byte, lower string) ([]byte, bool) {
 }
 
 // hostBytes are the bytes of a host and its port: letters and digits, and what else names and addresses are made of.
-var hostBytes = func() (table [256]bool) {
-	for _, c := range []byte(".-_~:[]%0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
-		table[c] = true
+var hostBytes = func() (table [256]hostByte) {
+	for _, c := range []byte(".-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		table[c] = hostName
+	}
+	table[':'] = hostColon
+	for _, c := range []byte("[]%~") {
+		table[c] = hostSpecial
 	}
 	return table
 }()
 
-// validHost reports whether a Host value names a host and perhaps a port, and nothing else.
-func validHost(host []byte) bool {
-	if len(host) == 0 {
-		return false
-	}
+// A hostByte says where in a host a byte may stand; zero: nowhere.
+type hostByte uint8
+
+const (
+	hostName    hostByte = 1 << iota // in a name or an IPv4 address
+	hostColon                        // ahead of a port, or in brackets
+	hostSpecial                      // elsewhere
+)
+
+// readHost reports whether a Host value names a host and perhaps a port, and nothing else, and whether that host is
+// plain: a name or an IPv4 address.
+func readHost(host []byte) (valid, plain bool) {
+	var seen hostByte
 	for _, c := range host {
-		if !hostBytes[c] {
-			return false
+		b := hostBytes[c]
+		if b == 0 {
+			return false, false
 		}
+		seen |= b
+	}
+	if seen == hostName {
+		return true, true
 	}
 	// What follows the last colon outside brackets is a port.
 	name := host
 	if i := bytes.LastIndexByte(host, ']'); i >= 0 {
 		name = host[i+1:]
 		if len(name) > 0 && name[0] != ':' {
-			return false
+			return false, false
 		}
 	}
 	if i := bytes.IndexByte(name, ':'); i >= 0 {
 		if len(name)-i > 6 {
-			return false
+			return false, false
 		}
 		for _, c := range name[i+1:] {
 			if c < '0' || c > '9' {
-				return false
+				return false, false
 			}
 		}
 	}
-	return true
+	return len(host) > 0, seen&hostSpecial == 0
+}
+
+func validHost(host []byte) bool {
+	valid, _ := readHost(host)
+	return valid
 }
 
 // parseLength reads a Content-Length: digits and nothing else, up to 2^62.

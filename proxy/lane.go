@@ -99,21 +99,7 @@ func laneParse(in []byte, h *head) bool {
 		return false
 	}
 	return h.readRaw(in) == nil && !h.http10 && !h.sized && !h.hasBody() && !h.expects &&
-		len(h.upgrade) == 0 && !h.names(closeName) && plainHost(h.host)
-}
-
-// plainHost reports whether a host that head.read has taken is a name or an IPv4 address, perhaps with a port.
-func plainHost(host []byte) bool {
-	colons := 0
-	for _, c := range host {
-		switch c {
-		case ':':
-			colons++
-		case '[', ']', '%', '~':
-			return false
-		}
-	}
-	return colons < 2
+		len(h.upgrade) == 0 && !h.names(closeName) && h.plain
 }
 
 // laneServe serves the request in b, if it is for the lane.

@@ -129,9 +129,9 @@ func forwarded(s *Server, h *head, from *sender, body []byte) []byte {
 // agreesWithNetHTTP reads raw as one request and nothing else. The target is left out: net/http wants it to be a proper URL.
 func agreesWithNetHTTP(t *testing.T, what string, raw []byte, h *head, body []byte) {
 	t.Helper()
-	line, rest, _ := bytes.Cut(raw, crlf)
-	method, target, _ := bytes.Cut(line, space)
-	target, proto, _ := bytes.Cut(target, space)
+	line, rest, _ := bytes.Cut(raw, []byte("\r\n"))
+	method, target, _ := bytes.Cut(line, []byte{' '})
+	target, proto, _ := bytes.Cut(target, []byte{' '})
 	if what == "as it goes" && (string(target) != string(h.target) || string(proto) != "HTTP/1.1") {
 		t.Errorf("%q goes as %q", h.target, line)
 	}
