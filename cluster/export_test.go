@@ -127,3 +127,11 @@ func (n *Node) PretendLevel(level int) {
 	id.level = level
 	n.fsm.identity.Store(&id)
 }
+
+// HoldTouches keeps the node from handing in what it notes, until release.
+func (n *Node) HoldTouches() (release func()) {
+	n.touches.flushing <- struct{}{}
+	return func() { <-n.touches.flushing }
+}
+
+const MaxVigil = maxVigil

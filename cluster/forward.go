@@ -137,6 +137,8 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 	switch kind {
 	case framePing:
 		return frameOK, n.answerPing(payload)
+	case frameSettled:
+		return frameOK, appendUint64(nil, uint64(n.touches.lag().Milliseconds()))
 	case frameAbout:
 		var a about
 		if a, err = n.about(); err == nil {

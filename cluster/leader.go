@@ -181,21 +181,21 @@ func resumeAt(clock *clusterClock, last int64, contact time.Time) (now, gap int6
 func (n *Node) tick(ctx context.Context) {
 	timer := time.NewTicker(n.cfg.Timing.Tick)
 	defer timer.Stop()
-	looks := newLooks(n.clock)
+	looks, vigil := newLooks(n.clock), newVigil(n)
+	defer vigil.end()
 	for {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			return
 		}
-		command, ok := looks.next(n.Stats().NextDeadline)
-		if !ok {
+		due := n.Stats().NextDeadline
+		now, command, ok := looks.next(due)
+		if !ok || command.Kind == queue.KindTick && !vigil.clear(ctx, now, due) {
 			continue
 		}
-		limit, cancel := context.WithTimeout(ctx, n.cfg.Timing.RPC)
-		_, err := n.batcher.submit(limit, command)
-		cancel()
-		if err != nil && ctx.Err() == nil {
+		// Not through the batcher: what waits there would move the time that was asked for.
+		if _, err := n.proposeAt(now, []queue.Command{command}); err != nil && ctx.Err() == nil {
 			n.log.Debug("a tick was not carried out", "err", err)
 		}
 	}
@@ -215,24 +215,29 @@ const maxNap = 500 * time.Millisecond
 
 func newLooks(clock *clusterClock) *looks { return &looks{clock, clock.wall()} }
 
-// next is what a look calls for, if anything, when due is the next deadline, 0 for none.
-func (l *looks) next(due int64) (queue.Command, bool) {
-	now := l.clock.wall()
-	away := now.Sub(l.last)
-	l.last = now
+// next is what a look calls for, if anything, when due is the next deadline, 0 for none, and the cluster time of the look.
+func (l *looks) next(due int64) (now int64, c queue.Command, ok bool) {
+	wall := l.clock.wall()
+	away := wall.Sub(l.last)
+	l.last, now = wall, l.clock.now()
 	switch {
 	case away > maxNap:
-		return queue.Command{Kind: queue.KindResume, Arg: uint32(min(away.Milliseconds(), math.MaxInt32))}, true
-	case due != 0 && l.clock.now() >= due:
-		return queue.Command{Kind: queue.KindTick}, true
+		return now, queue.Command{Kind: queue.KindResume, Arg: uint32(min(away.Milliseconds(), math.MaxInt32))}, true
+	case due != 0 && now >= due:
+		return now, queue.Command{Kind: queue.KindTick}, true
 	}
-	return queue.Command{}, false
+	return now, queue.Command{}, false
 }
 
-// proposeBatch commits one entry of commands. Only the batcher calls it, one at a time.
+// proposeBatch commits one entry of the batcher's commands.
 func (n *Node) proposeBatch(commands []queue.Command) ([]queue.Decision, error) {
+	return n.proposeAt(n.clock.now(), commands)
+}
+
+// proposeAt commits one entry of commands. The batcher and the ticks call it, each one at a time.
+func (n *Node) proposeAt(now int64, commands []queue.Command) ([]queue.Decision, error) {
 	term := n.leading.Load()
-	entry := queue.AppendBatch(make([]byte, 0, 16+21*len(commands)), queue.Batch{Room: n.batcher.room, Now: n.clock.now(), Commands: commands})
+	entry := queue.AppendBatch(make([]byte, 0, 16+21*len(commands)), queue.Batch{Room: n.batcher.room, Now: now, Commands: commands})
 	future := n.raft.Apply(entry, enqueue)
 	if err := n.taken(future); err != nil {
 		return nil, unknownFate(err)

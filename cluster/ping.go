@@ -38,6 +38,7 @@ type contact struct {
 	since  time.Time // since when it has answered every time and kept up; zero: it has not
 	behind uint64    // entries that it lacked then
 	wants  bool      // it would vote if it were asked to
+	missed bool      // it has not answered the last one
 }
 
 func newPings(n *Node) *pings { return &pings{node: n, heard: map[string]contact{}} }
@@ -167,7 +168,7 @@ func (p *pings) missed(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.heard[id]
-	c.since = time.Time{}
+	c.since, c.missed = time.Time{}, true
 	p.heard[id] = c
 }
 
@@ -200,7 +201,7 @@ func (p *pings) note(id string, said pong, applied uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, c := time.Now(), p.heard[id]
-	c.at, c.wants, c.behind = now, said.wants, lag(applied, said.applied)
+	c.at, c.missed, c.wants, c.behind = now, false, said.wants, lag(applied, said.applied)
 	switch {
 	case c.behind > closeBehind:
 		c.since = time.Time{}
@@ -228,6 +229,12 @@ func (p *pings) of(id string) contact {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.heard[id]
+}
+
+// alive reports whether the peer has answered lately, the last time too.
+func (p *pings) alive(id string) bool {
+	c := p.of(id)
+	return !c.missed && time.Since(c.at) < healthyFor
 }
 
 // healthy reports whether the peer has answered lately.

@@ -211,7 +211,7 @@ func (n *simNode) tick() {
 	if !n.leading || n.ticking {
 		return
 	}
-	command, ok := n.looks.next(n.table().Stats().NextDeadline)
+	_, command, ok := n.looks.next(n.table().Stats().NextDeadline)
 	if !ok {
 		return
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openwaitingroom/owr/queue"
@@ -11,7 +12,10 @@ import (
 // touches are the signs of life that this node has seen and that have not committed yet. One that could
 // not be sent stays until an entry with it has committed (I4). Any number of callers may note.
 type touches struct {
-	now    func() int64
+	now      func() int64
+	flushing chan struct{}             // holds one token while a flush is under way
+	settled  atomic.Pointer[time.Time] // every sign noted before it has committed
+
 	shards [64]struct {
 		mu   sync.Mutex
 		seen map[queue.Token]int64 // cluster time of the newest sign, Unix milliseconds; negative: none of them came with the cookie
@@ -19,7 +23,8 @@ type touches struct {
 }
 
 func newTouches(now func() int64) *touches {
-	t := &touches{now: now}
+	t := &touches{now: now, flushing: make(chan struct{}, 1)}
+	t.settle(time.Now())
 	for i := range t.shards {
 		t.shards[i].seen = make(map[queue.Token]int64)
 	}
@@ -28,18 +33,17 @@ func newTouches(now func() int64) *touches {
 
 // note keeps a sign of life for the next flush.
 func (t *touches) note(token queue.Token) {
-	now := t.now()
 	s := &t.shards[token[1]%64]
 	s.mu.Lock()
-	s.seen[token] = now
+	s.seen[token] = t.now()
 	s.mu.Unlock()
 }
 
 // noteStay keeps a sign of life that did not come with the cookie. It makes one that did newer, and does not take its place.
 func (t *touches) noteStay(token queue.Token) {
-	now := t.now()
 	s := &t.shards[token[1]%64]
 	s.mu.Lock()
+	now := t.now()
 	if s.seen[token] <= 0 {
 		now = -now
 	}
@@ -83,8 +87,20 @@ func (t *touches) giveBack(list []touch) {
 	}
 }
 
-// flush submits everything noted so far and reports whether all of it has committed.
+func (t *touches) settle(at time.Time) { t.settled.Store(&at) }
+
+// lag is for how long there may be signs that have not committed. Any number of callers.
+func (t *touches) lag() time.Duration { return max(time.Since(*t.settled.Load()), 0) }
+
+// flush submits everything noted so far and reports whether all of it has committed. One at a time: the second waits, or ctx ends.
 func (t *touches) flush(ctx context.Context, submit func(context.Context, ...queue.Command) ([]queue.Decision, error)) error {
+	select {
+	case t.flushing <- struct{}{}:
+		defer func() { <-t.flushing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	begun := time.Now()
 	list := t.take()
 	for len(list) > 0 {
 		n := min(len(list), maxEntry)
@@ -94,6 +110,7 @@ func (t *touches) flush(ctx context.Context, submit func(context.Context, ...que
 		}
 		list = list[n:]
 	}
+	t.settle(begun)
 	return nil
 }
 

@@ -20,6 +20,10 @@ const (
 	resumeHold = 2000 * time.Millisecond
 )
 
+// Grace is the shortest time that a tick grants beyond a deadline. Before one, every sign of life from before that long ago
+// has to be in the table (I4): who proposes it waits for the nodes that are late.
+const Grace = presenceGrace
+
 // A Table is the admission table of one room. One goroutine at a time applies entries; any
 // number of goroutines may look up while it does.
 type Table struct {

@@ -132,6 +132,10 @@ var mutants = []mutant{
 		edits: one("cluster/leader.go", "	case away > maxNap:", "	case away > 1000*maxNap:"),
 	},
 	{
+		name: "a leader expires without having heard from live nodes", pkg: "./cluster", test: "TestLateTouchesAreWaitedFor",
+		edits: one("cluster/leader.go", " || command.Kind == queue.KindTick && !vigil.clear(ctx, now, due)", ""),
+	},
+	{
 		name: "what clocks are apart is taken from stays", pkg: "./cluster", test: "TestResumptionDoesNotTrustClocks",
 		edits: one("cluster/leader.go", "	idle := max(contact.Sub(clock.heardAt()), 0)\n", "	idle := max(contact.Sub(clock.heardAt()), time.Duration(now-last)*time.Millisecond-clock.wall().Sub(contact))\n"),
 	},
