@@ -205,7 +205,7 @@ const ones, lows, tops = 0x0101010101010101, 0x7f7f7f7f7f7f7f7f, 0x8080808080808
 // controls has the top bit of each byte of eight that is a control byte: below 0x20, or 0x7f.
 func controls(eight uint64) uint64 {
 	low := eight & lows // so that nothing is carried from byte to byte
-	return (^(low+(0x80-' ')*ones) | (low + ones)) &^ eight & tops
+	return (^(low + (0x80-' ')*ones) | (low + ones)) &^ eight & tops
 }
 
 // textEnd returns where the text that begins at at ends: at a control byte, unless it is a tab, or with b. It looks at eight
@@ -303,12 +303,11 @@ func (h *head) readRaw(raw []byte) *refusal {
 	if first < 1 || first > end || raw[end-1] != '\r' {
 		return h.noRequest()
 	}
-	rest := raw[first+1 : end-1]
-	second := bytes.IndexByte(rest, ' ')
-	if second < 0 {
+	target, proto, ok := bytes.Cut(raw[first+1:end-1], []byte{' '})
+	if !ok {
 		return h.noRequest()
 	}
-	return h.read(raw[:first], rest[:second], rest[second+1:], raw[end+1:])
+	return h.read(raw[:first], target, proto, raw[end+1:])
 }
 
 func (h *head) noRequest() *refusal {
