@@ -194,7 +194,7 @@ func (n *Node) tick(ctx context.Context) {
 		if !ok || command.Kind == queue.KindTick && !vigil.clear(ctx, now, due) {
 			continue
 		}
-		// Not through the batcher: what waits there would move the time that was asked for.
+		// Not through the batcher: what waits there would move the time that was asked for. It ends with the commit, or with the leadership.
 		if _, err := n.proposeAt(now, []queue.Command{command}); err != nil && ctx.Err() == nil {
 			n.log.Debug("a tick was not carried out", "err", err)
 		}

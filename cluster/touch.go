@@ -31,7 +31,7 @@ func newTouches(now func() int64) *touches {
 	return t
 }
 
-// note keeps a sign of life for the next flush.
+// note keeps a sign of life for the next flush. The clock is read under the lock: a sign of before a flush is then in it (settled).
 func (t *touches) note(token queue.Token) {
 	s := &t.shards[token[1]%64]
 	s.mu.Lock()

@@ -28,24 +28,25 @@ func TestLateTouchesAreWaitedFor(t *testing.T) {
 		}
 		return nil
 	})
-	release := late.HoldTouches()
-	held := time.Now()
-	touch := func(until time.Duration) {
-		for time.Since(held) < until {
+	// Both are seen by that node all the time, and looked at all the time.
+	stay := func(until time.Time) {
+		t.Helper()
+		clustertest.Eventually(t, "the time is over", func() error {
 			late.Touch(inside)
 			late.Touch(waiting)
-			time.Sleep(50 * time.Millisecond)
-		}
+			if a, b := leader.Lookup(inside).State, leader.Lookup(waiting).State; a != queue.Active || b != queue.Queued {
+				t.Fatalf("%v and %v, want both as before (I4)", a, b)
+			}
+			if time.Now().Before(until) {
+				return errors.New("not yet")
+			}
+			return nil
+		})
 	}
-	touch(4 * time.Second) // without the vigil both end after 2.2 s at the most
-	if a, b := leader.Lookup(inside).State, leader.Lookup(waiting).State; a != queue.Active || b != queue.Queued {
-		t.Errorf("their node could hand nothing in for %v: %v and %v, want both as before (I4)", time.Since(held), a, b)
-	}
+	release := late.HoldTouches()
+	stay(time.Now().Add(4 * time.Second)) // without the vigil both end after 2.2 s at the most
 	release()
-	touch(6 * time.Second)
-	if a, b := leader.Lookup(inside).State, leader.Lookup(waiting).State; a != queue.Active || b != queue.Queued {
-		t.Errorf("after it could: %v and %v", a, b)
-	}
+	stay(time.Now().Add(2 * time.Second))
 	release = late.HoldTouches()
 	defer release()
 	begun := time.Now()

@@ -155,7 +155,7 @@ func TestShutdownCutsOffWhatTakesTooLong(t *testing.T) {
 	if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
