@@ -39,7 +39,7 @@ func TestArchiveHoldsWhatTheNodeHeld(t *testing.T) {
 	if a.Version != "owr v1.2.3" || a.Cluster != f.identity.Load().cluster.String() || a.Index != 12 || a.term != 4 || a.Taken.UnixMilli() != 3000 {
 		t.Errorf("its head is %+v", a)
 	}
-	if a.Counts != f.table.Load().Stats().Counts || a.rooms[7].Sum() != f.rooms[7].Sum() || a.identity.level != 3 || len(a.identity.keys) != 3 {
+	if a.Counts != f.table.Load().Stats().Counts || a.rooms[7].Sum() != f.rooms[7].Sum() || a.identity.level != FeatureLevel || len(a.identity.keys) != 3 {
 		t.Errorf("its content is %+v", a)
 	}
 }

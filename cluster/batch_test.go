@@ -213,9 +213,9 @@ func TestTooManyCommands(t *testing.T) {
 func TestTouchesAreKeptUntilTheyHaveCommitted(t *testing.T) {
 	now := int64(10_000)
 	touches := newTouches(func() int64 { return now })
-	touches.note(visitor(1))
+	touches.note(visitor(1), signTouch)
 	now += 300
-	touches.note(visitor(2))
+	touches.note(visitor(2), signTouch)
 	var sent []queue.Command
 	fail := errors.New("no")
 	submit := func(_ context.Context, c ...queue.Command) ([]queue.Decision, error) {
@@ -226,7 +226,7 @@ func TestTouchesAreKeptUntilTheyHaveCommitted(t *testing.T) {
 	if err := touches.flush(t.Context(), submit); !errors.Is(err, fail) {
 		t.Fatalf("error %v", err)
 	}
-	touches.note(visitor(2)) // seen again while the flush failed: the newer sign counts
+	touches.note(visitor(2), signTouch) // seen again while the flush failed: the newer sign counts
 	fail = nil
 	now += 1000
 	if err := touches.flush(t.Context(), submit); err != nil {

@@ -85,30 +85,6 @@ func TestKeyNumbersGoAround(t *testing.T) {
 	}
 }
 
-func TestAStayDoesNotBecomeATouch(t *testing.T) {
-	now := int64(1000)
-	touches := newTouches(func() int64 { return now })
-	notes := func() []touch { return touches.take() }
-	a := visitor(1)
-	for _, c := range []struct {
-		name string
-		do   func()
-		want touch
-	}{
-		{"a stay alone", func() { touches.noteStay(a) }, touch{a, 1000, true}},
-		{"a stay after a touch", func() { touches.note(a); now += 10; touches.noteStay(a) }, touch{a, 1010, false}},
-		{"a touch after a stay", func() { touches.noteStay(a); now += 10; touches.note(a) }, touch{a, 1020, false}},
-		{"a stay that comes back to a touch", func() { touches.note(a); touches.giveBack([]touch{{a, 900, true}}) }, touch{a, 1020, false}},
-		{"a touch that comes back to a stay", func() { touches.noteStay(a); touches.giveBack([]touch{{a, 900, false}}) }, touch{a, 1020, false}},
-		{"a stay that comes back", func() { touches.giveBack([]touch{{a, 900, true}}) }, touch{a, 900, true}},
-	} {
-		c.do()
-		if got := notes(); len(got) != 1 || got[0] != c.want {
-			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
-		}
-	}
-}
-
 func TestAKeyVerifiesBeforeItSigns(t *testing.T) {
 	ring := seal.Ring{{ID: 3, Made: 60_000}, {ID: 2, Made: 50_000}, {ID: 1}}
 	lead := seal.Lead / time.Millisecond

@@ -17,10 +17,14 @@ import (
 //   - 2: the entry that raises the level, and snapshots of format 2
 //   - 3: limits with first_hit_ttl, visitors that are unconfirmed, the command KindStay, changes of the proof keys, and snapshots
 //     of format 3
+//   - 4: the commands KindReserve and KindAsk
 //
 // The level of a cluster is part of the replicated state. It is the lowest of what its voters have announced, it is
 // raised once all of them have, and it never falls: whoever could not read an entry must never meet it.
-const FeatureLevel = 3
+const FeatureLevel = 4
+
+// reserveLevel is the level from which KindReserve and KindAsk may be in an entry.
+const reserveLevel = 4
 
 // The first byte of an entry is its kind. A kind with the bit ignorable is one that a version which does not know
 // it passes over: it may not change what any other entry does to a table. Every other unknown kind ends the node.

@@ -48,7 +48,7 @@ func TestSnapshotFormatFollowsTheLevel(t *testing.T) {
 	f := raised(t)
 	data := persisted(t, f)
 	if !bytes.HasPrefix(data, []byte("owr snapshot 3\nowr v9.8 of a test\n\x00")) {
-		t.Errorf("at level 3 it begins with %q", data[:40])
+		t.Errorf("at the newest level it begins with %q", data[:40])
 	}
 	g, err, _ := restored(data)
 	if err != nil {
@@ -57,7 +57,7 @@ func TestSnapshotFormatFollowsTheLevel(t *testing.T) {
 	if got, want := g.table.Load().Stats(), f.table.Load().Stats(); got != want {
 		t.Errorf("stats %+v, want %+v", got, want)
 	}
-	if got, want := g.identity.Load(), f.identity.Load(); got.featureLevel() != 3 || !reflect.DeepEqual(got, want) || got.lastKey != 4 || len(got.keys) != 3 {
+	if got, want := g.identity.Load(), f.identity.Load(); got.featureLevel() != FeatureLevel || !reflect.DeepEqual(got, want) || got.lastKey != 4 || len(got.keys) != 3 {
 		t.Errorf("identity %+v, want %+v", got, want)
 	}
 	for n := range data {
@@ -168,7 +168,7 @@ func TestNewEntriesWaitForTheLevel(t *testing.T) {
 			t.Errorf("kind %d at level 1: %v", kind, err)
 		}
 	}
-	for level := 1; level < FeatureLevel; level++ {
+	for level := 1; level < 3; level++ {
 		f.feed(t, uint64(level), appendLevel(nil, level))
 		for _, kind := range []byte{queue.EntryLaterLimits, entryKeys, entryKeys + 1} {
 			if err := n.mayPropose(kind); !errors.Is(err, errLevel) {
@@ -180,6 +180,26 @@ func TestNewEntriesWaitForTheLevel(t *testing.T) {
 	for _, kind := range []byte{queue.EntryLaterLimits, entryKeys} {
 		if err := n.mayPropose(kind); err != nil {
 			t.Errorf("the new kind %d at level 3: %v", kind, err)
+		}
+	}
+}
+
+// A voter of an older version does not know the command, so what it stands for is asked for in the words of the first level.
+func TestReservationsWaitForTheLevel(t *testing.T) {
+	f, _ := machine()
+	n := &Node{fsm: f}
+	c := queue.Command{Kind: queue.KindReserve, Token: visitor(1)}
+	f.feed(t, 1, appendLevel(nil, 3))
+	if got := n.spell(c); got.Kind != queue.KindClaim || got.Token != c.Token {
+		t.Errorf("at level 3 it is %+v", got)
+	}
+	if got := n.spell(queue.Command{Kind: queue.KindAsk, Token: visitor(1), Arg: 7}); got.Kind != queue.KindArrive || got.Arg != 0 {
+		t.Errorf("at level 3 it is %+v", got)
+	}
+	f.feed(t, 2, appendLevel(nil, 4))
+	for _, c := range []queue.Command{c, {Kind: queue.KindAsk, Token: visitor(1), Arg: 7}, {Kind: queue.KindClaim, Token: visitor(1)}, {Kind: queue.KindArrive, Token: visitor(1)}} {
+		if got := n.spell(c); got != c {
+			t.Errorf("at level 4 %+v is %+v", c, got)
 		}
 	}
 }

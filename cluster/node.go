@@ -226,33 +226,56 @@ func (n *Node) Lookup(token queue.Token) queue.View {
 	return n.fsm.table.Load().Lookup(token)
 }
 
-// Touch notes a sign of life. It never blocks; the touch is committed with the next flush.
-func (n *Node) Touch(token queue.Token) { n.touches.note(token) }
+// Touch notes that a visitor was let in to a page. It never blocks; the sign of life is committed with the next flush.
+func (n *Node) Touch(token queue.Token) { n.touches.note(token, signTouch) }
+
+// Asked is Touch for a request with which its visitor was not let in to a page: a slot that a poll has taken is still reserved after it.
+func (n *Node) Asked(token queue.Token) {
+	if n.fsm.identity.Load().featureLevel() < reserveLevel {
+		n.touches.note(token, signTouch)
+		return
+	}
+	n.touches.note(token, signAsk)
+}
 
 // Stay is Touch for a request that did not bring the cookie and is under way yet: it confirms nobody. A cluster that does not know
 // the difference yet has nobody to confirm either.
 func (n *Node) Stay(token queue.Token) {
 	if n.fsm.identity.Load().featureLevel() < 3 {
-		n.touches.note(token)
+		n.touches.note(token, signTouch)
 		return
 	}
-	n.touches.noteStay(token)
+	n.touches.note(token, signStay)
 }
 
 // Submit has one command carried out and returns the decision of the commit. It waits until then, or until
 // ctx ends; errors are ErrNoLeader, ErrBusy, ErrClosed and ctx's.
 func (n *Node) Submit(ctx context.Context, c queue.Command) (queue.Decision, error) {
-	decisions, err := n.batcher.submit(ctx, c)
+	decisions, err := n.batcher.submit(ctx, n.spell(c))
 	if err != nil {
 		return queue.Decision{}, err
 	}
 	return decisions[0], nil
 }
 
+// spell is the command as every voter can read it.
+func (n *Node) spell(c queue.Command) queue.Command {
+	if c.Kind < queue.KindReserve || n.fsm.identity.Load().featureLevel() >= reserveLevel {
+		return c
+	}
+	switch c.Kind {
+	case queue.KindReserve:
+		c.Kind = queue.KindClaim
+	case queue.KindAsk:
+		c.Kind, c.Arg = queue.KindArrive, 0
+	}
+	return c
+}
+
 // SubmitFunc is Submit for who cannot wait: without an error it calls then once, from a goroutine of the node's that must not be
 // held up. After until it may not call it any more.
 func (n *Node) SubmitFunc(until time.Time, c queue.Command, then func(queue.Decision, error)) error {
-	return n.batcher.submitFunc(until, c, then)
+	return n.batcher.submitFunc(until, n.spell(c), then)
 }
 
 // HasRoom reports whether by this replica a newcomer would get a slot: a hint.

@@ -63,7 +63,8 @@ func TestSimulation(t *testing.T) {
 		}
 	})
 	t.Logf("%d seeds: %+v", len(seeds), sum)
-	if len(seeds) >= 100 && (sum.Elections < len(seeds) || sum.Promoted < len(seeds) || sum.Expired < len(seeds) || sum.Restored == 0 || sum.Unknown == 0 || sum.TakenBack < len(seeds)/8 || sum.HeadAgain == 0) {
+	if len(seeds) >= 100 && (sum.Elections < len(seeds) || sum.Promoted < len(seeds) || sum.Expired < len(seeds) || sum.Restored == 0 || sum.Unknown == 0 || sum.TakenBack < len(seeds)/8 || sum.Lapsed < len(seeds)/20 ||
+		sum.HeadAgain == 0) {
 		t.Errorf("the simulation does not get around: %+v", sum)
 	}
 }
@@ -85,8 +86,8 @@ func TestSimulationRepeats(t *testing.T) {
 
 // A simTally counts what has happened.
 type simTally struct {
-	Entries, Elections, Crashes, Cuts, Pauses, Restored, Told, Passed, Promoted, Expired, Unknown, TakenBack, HeadAgain int
-	Sum                                                                                                                 uint64
+	Entries, Elections, Crashes, Cuts, Pauses, Restored, Told, Passed, Promoted, Expired, Unknown, TakenBack, Lapsed, HeadAgain int
+	Sum                                                                                                                         uint64
 }
 
 func (s *simTally) add(o simTally) {
@@ -102,6 +103,7 @@ func (s *simTally) add(o simTally) {
 	s.Expired += o.Expired
 	s.Unknown += o.Unknown
 	s.TakenBack += o.TakenBack
+	s.Lapsed += o.Lapsed
 	s.HeadAgain += o.HeadAgain
 }
 
@@ -377,14 +379,16 @@ type simTruth struct {
 	back    []uint64               // tickets that came back into the line, since their visitors did not claim or had their slot taken back
 	changes int
 	entered map[queue.Token]time.Time
-	taken   map[queue.Token]bool // those whose slot was taken back and who have not been seen since
-	born    map[queue.Token]int  // rising: in which order they came in or joined the line
+	taken   map[queue.Token]bool // those whose slot was taken back, or lapsed unused, and who have not been seen since
+
+	reserved map[queue.Token]bool // those whose slot was taken by a poll and who have not been seen since
+	born     map[queue.Token]int  // rising: in which order they came in or joined the line
 }
 
 func newSimTruth(w *simWorld) *simTruth {
 	r := &simTruth{
 		w: w, log: map[uint64]simEntry{}, sums: map[uint64]uint64{}, state: map[queue.Token]queue.State{}, tickets: map[queue.Token]uint64{},
-		taken: map[queue.Token]bool{}, born: map[queue.Token]int{}, entered: map[queue.Token]time.Time{},
+		taken: map[queue.Token]bool{}, reserved: map[queue.Token]bool{}, born: map[queue.Token]int{}, entered: map[queue.Token]time.Time{},
 	}
 	r.fsm = newFSM(newClusterClock(time.Now), func(err error) { w.fatalf("the log cannot be read: %v", err) })
 	_, r.feed = r.fsm.table.Load().Follow(1 << 20)
@@ -430,10 +434,18 @@ func (r *simTruth) change(index uint64, c queue.Change) {
 	}
 	r.changes++
 	w.logf("entry %d: visitor %d %s → %s", index, w.visitorOf(c.Token).id, c.Before, c.After)
-	if c.Before == queue.Active && c.After.Waits() {
+	switch {
+	case c.Before == queue.Active && c.After.Waits() && r.reserved[c.Token]:
+		w.tally.Lapsed++
+		r.taken[c.Token] = true
+		w.visitorOf(c.Token).expired(index)
+	case c.Before == queue.Active && c.After.Waits():
 		w.tally.TakenBack++
 		r.tickets[c.Token], r.taken[c.Token] = r.fsm.table.Load().Lookup(c.Token).Ticket, true
 		w.visitorOf(c.Token).takenBack(index)
+	}
+	if c.Before == queue.Released && c.After == queue.Active || r.reserved[c.Token] {
+		r.reserved[c.Token] = c.After == queue.Active && r.fsm.table.Load().Lookup(c.Token).Reserved
 	}
 	if c.Before.Holds() && c.After.Waits() {
 		r.back = append(r.back, r.tickets[c.Token])
@@ -464,7 +476,7 @@ func (r *simTruth) change(index uint64, c queue.Change) {
 				w.fatalf("entry %d: %s with ticket %d goes before one with %d (I2)", index, c.Token, mine, ticket)
 			}
 		}
-	case c.After == queue.Active:
+	case c.After == queue.Active && !r.reserved[c.Token]:
 		delete(r.tickets, c.Token)
 	case c.Before.Waits() && c.After == queue.Unknown:
 		w.fatalf("entry %d: the place of %s is lost (I3)", index, c.Token)

@@ -18,36 +18,48 @@ type touches struct {
 
 	shards [64]struct {
 		mu   sync.Mutex
-		seen map[queue.Token]int64 // cluster time of the newest sign, Unix milliseconds; negative: none of them came with the cookie
+		seen map[queue.Token]sign
 	}
+}
+
+// A sign is the newest time at which a visitor was seen, and the most that was seen of it since the last flush: cluster time in Unix
+// milliseconds, shifted by signBits, and a strength.
+type sign int64
+
+const signBits = 2
+
+// The strengths: with a higher one the cluster is told more.
+const (
+	signStay  sign = iota // a request without the cookie was under way
+	signAsk               // it brought its cookie, and was not let in with that
+	signTouch             // it was let in to a page with its cookie
+)
+
+var signKinds = [...]queue.Kind{signStay: queue.KindStay, signAsk: queue.KindAsk, signTouch: queue.KindTouch}
+
+func (s sign) at() int64 { return int64(s >> signBits) }
+
+func (s sign) strength() sign { return s & (1<<signBits - 1) }
+
+// and is both signs in one.
+func (s sign) and(o sign) sign {
+	return max(s>>signBits, o>>signBits)<<signBits | max(s.strength(), o.strength())
 }
 
 func newTouches(now func() int64) *touches {
 	t := &touches{now: now, flushing: make(chan struct{}, 1)}
 	t.settle(time.Now())
 	for i := range t.shards {
-		t.shards[i].seen = make(map[queue.Token]int64)
+		t.shards[i].seen = make(map[queue.Token]sign)
 	}
 	return t
 }
 
 // note keeps a sign of life for the next flush. The clock is read under the lock: a sign of before a flush is then in it (settled).
-func (t *touches) note(token queue.Token) {
+func (t *touches) note(token queue.Token, strength sign) {
 	s := &t.shards[token[1]%64]
 	s.mu.Lock()
-	s.seen[token] = t.now()
-	s.mu.Unlock()
-}
-
-// noteStay keeps a sign of life that did not come with the cookie. It makes one that did newer, and does not take its place.
-func (t *touches) noteStay(token queue.Token) {
-	s := &t.shards[token[1]%64]
-	s.mu.Lock()
-	now := t.now()
-	if s.seen[token] <= 0 {
-		now = -now
-	}
-	s.seen[token] = now
+	s.seen[token] = s.seen[token].and(sign(t.now())<<signBits | strength)
 	s.mu.Unlock()
 }
 
@@ -58,7 +70,7 @@ func (t *touches) take() []touch {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for token, seen := range s.seen {
-			out = append(out, touch{token, max(seen, -seen), seen < 0})
+			out = append(out, touch{token, seen})
 		}
 		clear(s.seen)
 		s.mu.Unlock()
@@ -68,21 +80,15 @@ func (t *touches) take() []touch {
 
 type touch struct {
 	token queue.Token
-	seen  int64
-	stay  bool // it did not come with the cookie
+	seen  sign
 }
 
-// giveBack keeps touches that could not be sent, unless a newer one has been noted meanwhile.
+// giveBack keeps touches that could not be sent, together with what has been noted meanwhile.
 func (t *touches) giveBack(list []touch) {
 	for _, v := range list {
 		s := &t.shards[v.token[1]%64]
 		s.mu.Lock()
-		noted := s.seen[v.token]
-		seen := max(noted, -noted, v.seen)
-		if v.stay && noted <= 0 {
-			seen = -seen
-		}
-		s.seen[v.token] = seen
+		s.seen[v.token] = s.seen[v.token].and(v.seen)
 		s.mu.Unlock()
 	}
 }
@@ -118,11 +124,8 @@ func (t *touches) flush(ctx context.Context, submit func(context.Context, ...que
 func (t *touches) commands(list []touch) []queue.Command {
 	now, out := t.now(), make([]queue.Command, len(list))
 	for i, v := range list {
-		age := min(max(now-v.seen, 0), int64(time.Hour/time.Millisecond))
-		out[i] = queue.Command{Kind: queue.KindTouch, Token: v.token, Arg: uint32(age)}
-		if v.stay {
-			out[i].Kind = queue.KindStay
-		}
+		age := min(max(now-v.seen.at(), 0), int64(time.Hour/time.Millisecond))
+		out[i] = queue.Command{Kind: signKinds[v.seen.strength()], Token: v.token, Arg: uint32(age)}
 	}
 	return out
 }

@@ -23,8 +23,10 @@ import (
 type Room interface {
 	// Lookup reads this node's replica.
 	Lookup(queue.Token) queue.View
-	// Touch notes that a visitor is here; it is committed with the next flush. It never blocks.
+	// Touch notes that a visitor was let in to a page; it is committed with the next flush. It never blocks.
 	Touch(queue.Token)
+	// Asked is Touch for a request with which its visitor was not let in to a page.
+	Asked(queue.Token)
 	// Stay is Touch for a request that did not bring the visitor's cookie and is under way yet: it confirms nobody.
 	Stay(queue.Token)
 	// Submit waits for a commit. An error means that the change could not be made now; it may

@@ -111,11 +111,12 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 	return true
 }
 
-// pass lets in who is inside. The page is the same for everybody, and never the origin's to give.
+// pass lets in who is inside, and says of the caller whether it polls. The page is the same for everybody, and never the origin's to give.
 func (l *loop) pass(who *caller) (verdict, bool) {
 	if string(l.head.path) == pathQueue {
 		return verdict{}, false
 	}
+	who.poll = string(l.head.path) == pathCheck
 	return l.s.pass(who)
 }
 

@@ -59,6 +59,34 @@ type caller struct {
 	issued  uint32 // with WR_POW: when the cookie of a newcomer was written
 	cleared bool   // with WR_POW: it has done what a place in line takes
 	strange bool   // with WR_BIND: it came with the cookie of another
+	poll    bool   // it asks where it stands: the answer brings it no page, and may be lost
+}
+
+// here is the command that says of a known visitor that it is here and wants in. A poll does not claim by it: see claim. Nor does it
+// show that the answer of the poll before has come.
+func (c *caller) here() queue.Kind {
+	if c.poll {
+		return queue.KindAsk
+	}
+	return queue.KindArrive
+}
+
+// touch notes that the caller, who is inside, was here.
+func (s *Server) touch(c *caller) {
+	if c.poll && c.view.Reserved {
+		s.room.Asked(c.token)
+		return
+	}
+	s.room.Touch(c.token)
+}
+
+// claim is the command with which a released visitor takes its slot. A poll leaves the ticket with it until the next request shows that
+// its answer has come to the visitor: it would be a lost place otherwise (I3).
+func (c *caller) claim() queue.Kind {
+	if c.poll {
+		return queue.KindReserve
+	}
+	return queue.KindClaim
 }
 
 // decide decides one request. The common case, a visitor that already holds a slot, costs one
@@ -72,6 +100,7 @@ func (s *Server) decide(h *head, from *sender, counted bool) verdict {
 
 func (s *Server) decideBare(h *head, from *sender, counted bool) verdict {
 	c := s.identify(h.fields, from.peer)
+	c.poll = string(h.path) == pathCheck
 	v, inside := s.pass(&c)
 	switch {
 	case !counted && s.asksTooOften(h, &c, inside):
@@ -116,7 +145,7 @@ func (s *Server) pass(c *caller) (verdict, bool) {
 		return verdict{}, false
 	}
 	if now >= c.view.TouchAfter {
-		s.room.Touch(c.token)
+		s.touch(c)
 	}
 	return verdict{outcome: letIn, token: c.token, index: s.appliedUnless(!c.renew), tell: c.renew}, true
 }
@@ -188,7 +217,7 @@ func (s *Server) settle(c caller, from *sender) verdict {
 		// The visitor has been told something this replica has not seen yet. Answering from it
 		// could take a slot or a place back (I6).
 		if !s.waitApplied(c.index) {
-			return s.submit(c, from, queue.KindArrive)
+			return s.submit(c, from, c.here())
 		}
 		c.view = s.room.Lookup(c.token)
 	}
@@ -239,20 +268,20 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	}
 	switch c.view.State {
 	case queue.Active:
-		s.room.Touch(c.token)
+		s.touch(c)
 		if s.room.Now() < c.view.Deadline {
 			return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good || c.renew}, settled
 		}
-		return verdict{}, queue.KindArrive // the majority may have given the slot away (I5)
+		return verdict{}, c.here() // the majority may have given the slot away (I5)
 	case queue.Released:
-		return verdict{}, queue.KindClaim
+		return verdict{}, c.claim()
 	case queue.Absent:
 		// Back in line: from here on nobody later may be let in before it (I2, I3), so this is a change to
 		// commit and not a touch. When it cannot be, the visitor still hears the place it has.
-		s.room.Touch(c.token)
-		return verdict{}, queue.KindArrive
+		s.room.Asked(c.token)
+		return verdict{}, c.here()
 	case queue.Queued:
-		s.room.Touch(c.token)
+		s.room.Asked(c.token)
 		return s.inLine(c), settled
 	}
 	if !c.good {
@@ -325,10 +354,10 @@ func follow(c *caller, kind queue.Kind, d queue.Decision) (verdict, queue.Kind) 
 		v.outcome = waits
 		return v, settled
 	case d.State == queue.Released:
-		return verdict{}, queue.KindClaim
+		return verdict{}, c.claim()
 	case d.Refusal == queue.QueueFull:
 		return verdict{outcome: full, token: c.token}, settled
-	case kind == queue.KindClaim && c.good:
+	case kind != queue.KindArrive && c.good:
 		return verdict{}, queue.KindArrive
 	}
 	return verdict{}, queue.KindEnter

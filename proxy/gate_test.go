@@ -21,7 +21,10 @@ type gateCase struct {
 	position int
 	tell     bool         // a cookie is set
 	kinds    []queue.Kind // what is submitted for one request
-	touch    bool         // the request is noted
+	poll     []queue.Kind // the same for a poll; nil: as for the others
+	touch    bool         // the request is noted as one of a visitor inside
+	asked    bool         // it is noted as one of a visitor outside
+	reserved bool         // a poll is noted as asked, and not as a touch
 }
 
 func kinds(k ...queue.Kind) []queue.Kind { return k }
@@ -48,35 +51,35 @@ var gateCases = []gateCase{
 		_, c := r.active(t)
 		r.advance(time.Minute)
 		return c
-	}, outcome: letIn, kinds: kinds(queue.KindArrive), touch: true},
+	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), touch: true},
 	{name: "active past its deadline, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
 		_, c := r.active(t)
 		r.advance(time.Minute)
 		r.submitErr = errNoQuorum
 		return c
-	}, outcome: failed, kinds: kinds(queue.KindArrive), touch: true},
+	}, outcome: failed, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), touch: true},
 	{name: "queued", prepare: func(t *testing.T, r *fakeRoom) string {
 		r.queued(t)
 		_, c := r.queued(t)
 		return c
-	}, outcome: waits, position: 2, touch: true},
+	}, outcome: waits, position: 2, asked: true},
 	{name: "queued, without a proof", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, _ := r.queued(t)
 		return "wr_token=" + text(token)
-	}, outcome: waits, position: 1, tell: true, touch: true},
+	}, outcome: waits, position: 1, tell: true, asked: true},
 	{name: "queued, with a forged proof", prepare: func(t *testing.T, r *fakeRoom) string {
 		_, c := r.queued(t)
 		return flip(c, len(c)-5)
-	}, outcome: waits, position: 1, tell: true, touch: true},
+	}, outcome: waits, position: 1, tell: true, asked: true},
 	{name: "queued, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
 		_, c := r.queued(t)
 		r.submitErr = errNoQuorum
 		return c
-	}, outcome: waits, position: 1, touch: true},
+	}, outcome: waits, position: 1, asked: true},
 	{name: "queued, with a proof under the older key", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, _ := r.queued(t)
 		return r.older(token)
-	}, outcome: waits, position: 1, tell: true, touch: true},
+	}, outcome: waits, position: 1, tell: true, asked: true},
 	{name: "inside, with a proof under the older key", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, _ := r.active(t)
 		return r.older(token)
@@ -102,7 +105,7 @@ var gateCases = []gateCase{
 		c := r.older(token)
 		r.keys = r.keys[:1]
 		return c
-	}, outcome: waits, position: 1, tell: true, touch: true},
+	}, outcome: waits, position: 1, tell: true, asked: true},
 	{name: "unknown, with a proof under a key that was removed: a first visit", prepare: func(t *testing.T, r *fakeRoom) string {
 		c := r.older(newToken())
 		r.keys = r.keys[:1]
@@ -122,29 +125,45 @@ var gateCases = []gateCase{
 		token := newToken()
 		r.set(token, queue.View{State: queue.Active, Ticket: 7, Deadline: r.now})
 		return r.cookie(token, 50)
-	}, outcome: letIn, kinds: kinds(queue.KindArrive), touch: true},
+	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), touch: true},
 	{name: "absent", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Absent, Ticket: 1, Position: 1})
 		return c
-	}, outcome: waits, position: 1, kinds: kinds(queue.KindArrive), touch: true},
+	}, outcome: waits, position: 1, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), asked: true},
 	{name: "absent, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Absent, Ticket: 1, Position: 1})
 		r.submitErr = errNoQuorum
 		return c
-	}, outcome: waits, position: 1, kinds: kinds(queue.KindArrive), touch: true},
+	}, outcome: waits, position: 1, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), asked: true},
+	{name: "absent, and it is its turn", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, c := r.queued(t)
+		r.set(token, queue.View{State: queue.Absent, Ticket: 1, Position: 1})
+		r.turn = token
+		return c
+	}, outcome: letIn, tell: true, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk, queue.KindReserve), asked: true},
+	{name: "reserved by a poll", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, c := r.queued(t)
+		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now + 60_000})
+		return c
+	}, outcome: letIn, touch: true, reserved: true},
+	{name: "reserved by a poll, past its deadline", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, c := r.queued(t)
+		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now})
+		return c
+	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), touch: true, reserved: true},
 	{name: "released", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Released, Ticket: 1})
 		return c
-	}, outcome: letIn, tell: true, kinds: kinds(queue.KindClaim)},
+	}, outcome: letIn, tell: true, kinds: kinds(queue.KindClaim), poll: kinds(queue.KindReserve)},
 	{name: "released, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Released, Ticket: 1})
 		r.submitErr = errNoQuorum
 		return c
-	}, outcome: failed, kinds: kinds(queue.KindClaim)},
+	}, outcome: failed, kinds: kinds(queue.KindClaim), poll: kinds(queue.KindReserve)},
 	{name: "unknown with a good proof, and a slot is free", prepare: func(t *testing.T, r *fakeRoom) string {
 		return r.cookie(newToken(), 0)
 	}, outcome: letIn, tell: true, kinds: kinds(queue.KindArrive)},
@@ -173,12 +192,12 @@ var gateCases = []gateCase{
 	}, outcome: letIn, touch: true},
 	{name: "told something this node does not learn in time", prepare: func(t *testing.T, r *fakeRoom) string {
 		return r.cookie(newToken(), 500)
-	}, outcome: letIn, tell: true, kinds: kinds(queue.KindArrive)},
+	}, outcome: letIn, tell: true, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk, queue.KindArrive)},
 	{name: "waiting here, and told more than this node knows", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, _ := r.queued(t)
 		r.submitErr = errNoQuorum
 		return r.cookie(token, 500)
-	}, outcome: failed, kinds: kinds(queue.KindArrive)},
+	}, outcome: failed, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk)},
 	{
 		name: "first visit, and a slot is free", prepare: func(t *testing.T, r *fakeRoom) string { return "" },
 		outcome: letIn, tell: true, kinds: kinds(queue.KindEnter),
@@ -275,11 +294,19 @@ func (c gateCase) check(t *testing.T, room *fakeRoom, r reply, request, mode str
 	if got := r.ours() != ""; got != c.tell {
 		t.Errorf("%s: a cookie is set: got %v, want %v", request, got, c.tell)
 	}
-	if got := room.commands(); !sameKinds(got, c.kinds) {
-		t.Errorf("%s: submitted %v, want %v", request, got, c.kinds)
+	want := c.kinds
+	if request == "poll" && c.poll != nil {
+		want = c.poll
 	}
-	if got := room.touches() > 0; got != c.touch {
-		t.Errorf("%s: touched: got %v, want %v", request, got, c.touch)
+	if got := room.commands(); !sameKinds(got, want) {
+		t.Errorf("%s: submitted %v, want %v", request, got, want)
+	}
+	asks := c.asked || request == "poll" && c.reserved
+	if got := room.touches() > 0; got != (c.touch && !asks) {
+		t.Errorf("%s: touched: got %v, want %v", request, got, c.touch && !asks)
+	}
+	if got := room.asks() > 0; got != asks {
+		t.Errorf("%s: noted as asked: got %v, want %v", request, got, asks)
 	}
 	fromOrigin := r.Header.Get("X-Origin") == "1"
 	if fromOrigin != (c.outcome == letIn && request != "poll") {

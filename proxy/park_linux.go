@@ -65,7 +65,7 @@ func (l *loop) turnAway(c *loopClient) {
 	l.again(c.request)
 	from, v := l.s.senderOf(c.peer, l.head.fields), shedVerdict
 	if who := l.s.identify(l.head.fields, c.peer); who.view.State.Waits() && !l.s.behind(&who) {
-		l.s.room.Touch(who.token)
+		l.s.room.Asked(who.token)
 		v = l.s.inLine(&who)
 	}
 	l.conclude(c, &l.head, &from, v)

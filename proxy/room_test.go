@@ -26,8 +26,10 @@ type fakeRoom struct {
 	submitErr error
 	behind    map[uint64]func(*fakeRoom) // what applying an index brings; missing: it never comes
 	hasRoom   *bool                      // what HasRoom says, when not the truth
+	turn      queue.Token                // an absent visitor that is promoted as soon as it comes
 
 	touched   []queue.Token
+	asked     []queue.Token
 	stayed    []queue.Token
 	submitted []queue.Command
 }
@@ -54,6 +56,12 @@ func (r *fakeRoom) Touch(t queue.Token) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.touched = append(r.touched, t)
+}
+
+func (r *fakeRoom) Asked(t queue.Token) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = append(r.asked, t)
 }
 
 func (r *fakeRoom) Stay(t queue.Token) {
@@ -171,8 +179,17 @@ func (r *fakeRoom) Submit(ctx context.Context, c queue.Command) (queue.Decision,
 func (r *fakeRoom) applyLocked(c queue.Command) queue.Decision {
 	v := r.views[c.Token]
 	switch {
-	case c.Kind == queue.KindClaim && v.State == queue.Unknown:
+	case (c.Kind == queue.KindClaim || c.Kind == queue.KindReserve || c.Kind == queue.KindAsk) && v.State == queue.Unknown:
 		return queue.Decision{Refusal: queue.NoVisitor}
+	case c.Kind == queue.KindAsk && c.Token == r.turn:
+		r.views[c.Token] = queue.View{State: queue.Released, Ticket: v.Ticket}
+	case c.Kind == queue.KindArrive && c.Token == r.turn:
+		r.admitLocked(c.Token)
+	case c.Kind == queue.KindReserve && v.State == queue.Released:
+		r.admitLocked(c.Token)
+		admitted := r.views[c.Token]
+		admitted.Reserved, admitted.Ticket, admitted.TouchAfter = true, v.Ticket, 0
+		r.views[c.Token] = admitted
 	case c.Kind == queue.KindClaim && v.State == queue.Released:
 		r.admitLocked(c.Token)
 	case v.State == queue.Active:
@@ -241,6 +258,15 @@ func (r *fakeRoom) touches() int {
 	defer r.mu.Unlock()
 	n := len(r.touched)
 	r.touched = nil
+	return n
+}
+
+// asks forgets and counts the signs of life that were no touches.
+func (r *fakeRoom) asks() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := len(r.asked)
+	r.asked = nil
 	return n
 }
 

@@ -10,6 +10,7 @@ func (t *Table) CheckInvariants() error {
 	defer t.mu.Unlock()
 
 	var counts, firsts [Active + 1]int
+	reserved := 0
 	var hash uint64
 	byTicket := map[uint64]*row{}
 	for n := range t.shards {
@@ -29,8 +30,11 @@ func (t *Table) CheckInvariants() error {
 			if r.unconfirmed {
 				firsts[r.state]++
 			}
+			if r.state == Active && r.ticket != 0 && !r.unconfirmed {
+				reserved++
+			}
 			hash += rowHash(r)
-			if (r.state == Active && !r.unconfirmed) != (r.ticket == 0) || r.unconfirmed && r.state != Active && r.state != Absent {
+			if r.state != Active && r.ticket == 0 || r.unconfirmed && (r.ticket == 0 || r.state != Active && r.state != Absent) {
 				return fmt.Errorf("%s is %s with ticket %d, unconfirmed %v", token, r.state, r.ticket, r.unconfirmed)
 			}
 			if r.ticket >= t.nextTicket {
@@ -50,6 +54,9 @@ func (t *Table) CheckInvariants() error {
 	}
 	if firsts != t.firsts {
 		return fmt.Errorf("unconfirmed are %v, the rows say %v", t.firsts, firsts)
+	}
+	if reserved != t.reserved {
+		return fmt.Errorf("reserved are %d, the rows say %d", t.reserved, reserved)
 	}
 	if hash != t.hash {
 		return fmt.Errorf("hash is %x, the rows say %x", t.hash, hash)

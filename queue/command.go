@@ -21,7 +21,12 @@ const (
 	KindResume Kind = 7 // a new leader's first command: time stood still for Arg milliseconds
 	KindStay   Kind = 8 // a request without the cookie was still under way Arg milliseconds ago; from feature level 3 on
 
-	lastKind = KindStay
+	// A poll takes a slot by KindReserve, and its answer may be lost: the ticket stays with the slot until a KindTouch. What was seen of
+	// the visitor without letting it in to a page comes as KindAsk, which is KindTouch otherwise. Both are from feature level 4 on.
+	KindReserve Kind = 9
+	KindAsk     Kind = 10
+
+	lastKind = KindAsk
 )
 
 // A Command is one requested transition. Sending it twice is harmless: the second one finds
@@ -29,7 +34,7 @@ const (
 type Command struct {
 	Kind  Kind
 	Token Token  // zero for KindTick and KindResume
-	Arg   uint32 // milliseconds; used by KindTouch, KindStay and KindResume, zero for the others
+	Arg   uint32 // milliseconds; used by KindTouch, KindAsk, KindStay and KindResume, zero for the others
 }
 
 // A RoomID names one waiting room in the log. DefaultRoom is the only one the proxy knows
@@ -127,7 +132,7 @@ func (c Command) validate() error {
 	if c.Kind == 0 || c.Kind > lastKind {
 		return fmt.Errorf("%w: kind %d", ErrBadBatch, c.Kind)
 	}
-	timed := c.Kind == KindTouch || c.Kind == KindStay || c.Kind == KindResume
+	timed := c.Kind == KindTouch || c.Kind == KindAsk || c.Kind == KindStay || c.Kind == KindResume
 	if c.Arg > maxArg || c.Arg != 0 && !timed {
 		return fmt.Errorf("%w: kind %d with argument %d", ErrBadBatch, c.Kind, c.Arg)
 	}

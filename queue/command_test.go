@@ -53,6 +53,7 @@ func FuzzDecodeBatch(f *testing.F) {
 	f.Add(AppendBatch(nil, Batch{Room: 3, Now: 1, Commands: []Command{{Kind: KindArrive, Token: person(1)}, {Kind: KindTouch, Token: person(2), Arg: 7}, {Kind: KindTick}}}))
 	f.Add(AppendBatch(nil, Batch{}))
 	f.Add(AppendBatch(nil, Batch{Commands: []Command{{Kind: KindEnter, Token: person(1)}, {Kind: KindStay, Token: person(1), Arg: 9}}}))
+	f.Add(AppendBatch(nil, Batch{Commands: []Command{{Kind: KindArrive, Token: person(1)}, {Kind: KindReserve, Token: person(1)}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := DecodeBatch(data, nil)
 		if err != nil {

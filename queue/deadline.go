@@ -114,7 +114,7 @@ func firstHits(t *Table) *ages { return &t.firstHits }
 // rules, in the order in which a tick goes through them. queue_ttl comes before queue_absent, so
 // that a limit below the other is obeyed at once. what first_hit_ttl takes back comes after all of them.
 var rules = [...]rule{
-	{in(Active), func(l Limits) time.Duration { return l.ActiveTTL + slotGrace }, (*Table).remove},
+	{in(Active), func(l Limits) time.Duration { return l.ActiveTTL + slotGrace }, (*Table).lapse},
 	{firstHits, func(l Limits) time.Duration { return l.ActiveTTL + slotGrace }, (*Table).remove},
 	{in(Queued), func(l Limits) time.Duration { return l.QueueTTL + presenceGrace }, (*Table).remove},
 	{in(Absent), func(l Limits) time.Duration { return l.QueueTTL + presenceGrace }, (*Table).remove},
@@ -125,6 +125,16 @@ var rules = [...]rule{
 // absent marks a visitor as one to be passed over. A released one gives its slot on and has its
 // ticket back (I3); it was not there when its turn came, so it is absent until it is seen.
 func (t *Table) absent(id rowID) { t.move(id, Absent, t.row(id).stamp) }
+
+// lapse ends an active visitor's stay. Who never heard that it was let in goes back to its place (I3), as one who did not come when it
+// was its turn.
+func (t *Table) lapse(id rowID) {
+	if t.row(id).reserved() {
+		t.absent(id)
+		return
+	}
+	t.remove(id)
+}
 
 // wanted reports whether somebody present waits for a slot that a first hit may hold. While first_hit_ttl is off no slot is taken back.
 func (t *Table) wanted() bool { return t.counts[Queued] > 0 && t.limits.Load().FirstHitTTL > 0 }

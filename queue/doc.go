@@ -12,7 +12,7 @@
 //	   │ arrive                                                 claim │   │ leave, or
 //	   ▼             promote: a slot is free                          │   │ unseen for active_ttl
 //	Queued ────────────────────────────────────────────────▶ Released ┘   ▼
-//	 │  ▲                                                    │         Unknown
+//	 │  ▲                                                    │         Unknown, or Absent: reserved
 //	 │  │ touch, arrive                                      │
 //	 │  │            not claimed in claim_ttl: ticket kept   │
 //	 ▼  │ ◀──────────────────────────────────────────────────┘
@@ -23,6 +23,10 @@
 //
 // A visitor that was let in with its first request is unconfirmed until it brings the cookie that it got. It has drawn a ticket, so
 // its slot can be taken back for one who waits: it is Absent then, with that ticket, before all who came after it.
+//
+// A released visitor whose poll takes its slot is told where to go, and that answer may be lost on its way. Until it comes for a page
+// the slot is reserved: it is Active and keeps its ticket. Unseen for active_ttl it goes back to its place, Absent; nobody who was told of
+// a place loses it by an answer that never came.
 //
 // # Invariants
 //
@@ -36,7 +40,8 @@
 //     was taken back was admitted before anybody who waits had come, and so it is before them again.
 //   - I3 A place is kept. A ticket that a visitor was told of survives the crash of any minority of
 //     nodes, elections, restarts, upgrades and any state of Redis. An absent visitor, back within
-//     queue_ttl, has its old ticket; a released one that does not claim gets its ticket back.
+//     queue_ttl, has its old ticket; a released one that does not claim gets its ticket back, and so does
+//     one that claimed by a poll and did not come for a page.
 //   - I4 A slot is kept. No active visitor loses its slot sooner than active_ttl after its last request
 //     that brought its cookie and that any live node took, or that was a first visit while
 //     first_hit_ttl is off. A first visit alone gives a slot for the shorter of active_ttl and

@@ -27,7 +27,9 @@ func (t *Table) Lookup(token Token) View {
 				break
 			}
 			v.Deadline = v.Seen + limits.ActiveTTL.Milliseconds()
-			v.TouchAfter = v.Seen + touchSkip.Milliseconds()
+			if v.Reserved = v.Ticket != 0; !v.Reserved {
+				v.TouchAfter = v.Seen + touchSkip.Milliseconds()
+			}
 		case Queued, Absent:
 			if v.Position, ok = t.line.position(v.Ticket); !ok {
 				continue // it left the line between the two locks: look again

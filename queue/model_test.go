@@ -23,7 +23,7 @@ type visitor struct {
 	state  State
 	ticket uint64
 	seen   int64 // relative to epoch, a multiple of 100
-	first  bool  // unconfirmed
+	first  bool  // unconfirmed; one that is not, and Active with a ticket, is reserved
 }
 
 func newModel(l Limits) *model { return &model{limits: l, next: 1} }
@@ -127,9 +127,11 @@ func (m *model) step(c Command) Decision {
 		default:
 			v.seen = m.since(m.now)
 		}
-	case KindTouch:
+	case KindTouch, KindAsk:
 		if v != nil && v.state != Released {
-			m.confirm(v)
+			if v.first || c.Kind == KindTouch {
+				m.confirm(v)
+			}
 			v.seen = max(v.seen, m.since(m.now-int64(c.Arg)))
 			if v.state == Absent {
 				v.state = Queued
@@ -141,8 +143,16 @@ func (m *model) step(c Command) Decision {
 			v.seen = max(v.seen, m.since(m.now-int64(c.Arg)))
 		}
 	case KindClaim:
-		if v != nil && (v.state == Released || v.state == Active && v.first) {
+		if v != nil && (v.state == Released || v.state == Active && v.ticket != 0) {
 			v.state, v.ticket, v.seen, v.first = Active, 0, m.since(m.now), false
+		}
+	case KindReserve:
+		switch {
+		case v == nil:
+		case v.state == Released:
+			v.state, v.seen = Active, m.since(m.now)
+		case v.state == Active && v.first:
+			v.ticket, v.seen, v.first = 0, m.since(m.now), false
 		}
 	case KindLeave:
 		if v != nil {
@@ -156,7 +166,7 @@ func (m *model) step(c Command) Decision {
 
 // confirm is that the visitor has brought its cookie.
 func (m *model) confirm(v *visitor) {
-	if v.first && v.state == Active {
+	if v.state == Active {
 		v.ticket = 0
 	}
 	v.first = false
@@ -198,6 +208,8 @@ func (m *model) tick() {
 				return m.epoch+v.seen+(limit+grace).Milliseconds() <= m.now
 			}
 			switch {
+			case v.state == Active && v.ticket != 0 && !v.first && past(m.limits.ActiveTTL, slotGrace) && !past(m.limits.QueueTTL, presenceGrace):
+				m.find(v.token).state = Absent
 			case v.state == Active && past(m.limits.ActiveTTL, slotGrace),
 				v.state.Waits() && past(m.limits.QueueTTL, presenceGrace):
 				m.drop(v.token)
@@ -274,13 +286,14 @@ func person(n int) Token { return MakeToken([16]byte{0: byte(n / 2), 15: byte(n)
 func drawCommands(t *rapid.T) []Command {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Command {
 		c := Command{Kind: rapid.SampledFrom([]Kind{
-			KindArrive, KindArrive, KindArrive, KindEnter, KindEnter, KindEnter, KindTouch, KindTouch, KindStay, KindClaim, KindClaim, KindLeave, KindTick, KindTick,
+			KindArrive, KindArrive, KindArrive, KindEnter, KindEnter, KindEnter, KindTouch, KindTouch, KindAsk, KindAsk, KindStay,
+			KindClaim, KindClaim, KindReserve, KindReserve, KindLeave, KindTick, KindTick,
 		}).Draw(t, "kind")}
 		if c.Kind == KindTick {
 			return c
 		}
 		c.Token = person(rapid.IntRange(0, 19).Draw(t, "who"))
-		if c.Kind == KindTouch || c.Kind == KindStay {
+		if c.Kind == KindTouch || c.Kind == KindAsk || c.Kind == KindStay {
 			c.Arg = rapid.SampledFrom([]uint32{0, 1, 99, 100, 700, 5_000, 3_600_000}).Draw(t, "age")
 		}
 		return c
@@ -324,7 +337,7 @@ func TestTableAgainstModel(t *testing.T) {
 				now += rapid.Int64Range(0, 100_000).Draw(t, "away")
 				index++
 				who := person(rapid.IntRange(0, 19).Draw(t, "who"))
-				kind := rapid.SampledFrom([]Kind{KindArrive, KindTouch, KindClaim}).Draw(t, "kind")
+				kind := rapid.SampledFrom([]Kind{KindArrive, KindTouch, KindAsk, KindClaim, KindReserve}).Draw(t, "kind")
 				apply(Batch{Index: index, Now: now, Commands: []Command{{Kind: KindTick}, {Kind: kind, Token: who}}})
 			},
 			"new leader": func(t *rapid.T) {

@@ -17,7 +17,7 @@ const noRow rowID = 1<<32 - 1
 // Readers hold the shard's lock for token, ticket, stamp, state and unconfirmed; prev and next are Apply's own.
 type row struct {
 	token      Token
-	ticket     uint64 // zero when Active, unless unconfirmed
+	ticket     uint64 // zero when Active, unless unconfirmed or reserved
 	stamp      uint32 // last sign of life; when Released: the promotion. Steps since Table.epoch
 	prev, next rowID  // the other rows of the same state and stamp
 	state      State  // Unknown: the slot is free
@@ -51,7 +51,7 @@ func (t *Table) find(token Token) (rowID, bool) {
 
 // add makes a row. With move and remove it is all that ever changes one: counts, line, ages,
 // hash and feeds follow here and nowhere else.
-// A row that is Active with a ticket is unconfirmed; first says the same of one that is Absent.
+// A row that is Active with a ticket is reserved, unless first says that it is unconfirmed.
 func (t *Table) add(token Token, state State, ticket uint64, stamp uint32, first bool) rowID {
 	s := &t.shards[token[0]]
 	s.mu.Lock()
@@ -80,25 +80,35 @@ func (t *Table) add(token Token, state State, ticket uint64, stamp uint32, first
 	return id
 }
 
-// move changes a row's state, or its stamp alone. The row is confirmed by it, unless it becomes absent: then it stays what it was.
+// reserved reports whether the row's slot was taken by a poll, and its visitor has not come for a page since: it is Active and holds the
+// ticket that the slot was given for.
+func (r *row) reserved() bool { return r.state == Active && r.ticket != 0 && !r.unconfirmed }
+
+// move changes a row's state, or its stamp alone. The row is confirmed by it, and lets go of the ticket of its slot, unless it
+// becomes absent: then it stays what it was.
 func (t *Table) move(id rowID, to State, stamp uint32) {
-	t.change(id, to, stamp, t.row(id).unconfirmed && to == Absent)
+	r := t.row(id)
+	ticket := r.ticket
+	if to == Active {
+		ticket = 0
+	}
+	t.change(id, to, stamp, ticket, r.unconfirmed && to == Absent)
 }
 
 // stay moves the stamp of a row and nothing else.
 func (t *Table) stay(id rowID, stamp uint32) {
 	r := t.row(id)
-	t.change(id, r.state, stamp, r.unconfirmed)
+	t.change(id, r.state, stamp, r.ticket, r.unconfirmed)
 }
 
-func (t *Table) change(id rowID, to State, stamp uint32, unconfirmed bool) {
+// change takes the row's own ticket, or zero: then the ticket is dropped.
+func (t *Table) change(id rowID, to State, stamp uint32, ticket uint64, unconfirmed bool) {
 	r := t.row(id)
-	from, ticket := r.state, r.ticket
+	from := r.state
 	t.unfile(id, r)
-	t.relocate(ticket, from, to)
-	if to == Active && ticket != 0 && !unconfirmed {
-		t.line.drop(ticket)
-		ticket = 0
+	t.relocate(r.ticket, from, to)
+	if ticket != r.ticket {
+		t.line.drop(r.ticket)
 	}
 	s := &t.shards[r.token[0]]
 	s.mu.Lock()
@@ -146,6 +156,9 @@ func (t *Table) file(id rowID, r *row) {
 	if r.unconfirmed {
 		t.firsts[r.state]++
 	}
+	if r.reserved() {
+		t.reserved++
+	}
 	t.hash += rowHash(r)
 	t.agesOf(r).push(t, id, r)
 }
@@ -154,6 +167,9 @@ func (t *Table) unfile(id rowID, r *row) {
 	t.counts[r.state]--
 	if r.unconfirmed {
 		t.firsts[r.state]--
+	}
+	if r.reserved() {
+		t.reserved--
 	}
 	t.hash -= rowHash(r)
 	t.agesOf(r).unlink(t, id, r)

@@ -16,7 +16,7 @@ import (
 type Row struct {
 	Token  Token
 	State  State
-	Ticket uint64 // zero when Active, unless Unconfirmed
+	Ticket uint64 // zero when Active, unless Unconfirmed or reserved, see View
 	Seen   int64  // cluster time in Unix milliseconds
 	// Unconfirmed is the mark of a first hit whose cookie has not come back: Active, or Absent when its slot was taken back.
 	Unconfirmed bool
@@ -40,6 +40,7 @@ type header struct {
 	base, override   Limits
 	overridden       Field
 	first            bool // some row is unconfirmed
+	reserved         bool // some row is reserved
 }
 
 // NewFrozen makes a frozen table of rows that are in canonical order, for the tests of its readers.
@@ -72,6 +73,7 @@ func (t *Table) header() header {
 	return header{
 		epoch: t.epoch, holdUntil: t.holdUntil, nextTicket: t.nextTicket, sum: t.sum(),
 		base: t.base, override: t.override, overridden: t.overridden, first: t.firsts[Active]+t.firsts[Absent] > 0,
+		reserved: t.reserved > 0,
 	}
 }
 
@@ -105,11 +107,12 @@ func compareRows(a, b Row) int {
 }
 
 // The layouts of a table in a snapshot. A changed layout is a new number. The second one has values for the later fields of the
-// limits and may mark a row as unconfirmed. A table that has neither is written in the first one, which every version reads: there is
-// neither in a table before feature level 3.
+// limits and may mark a row as unconfirmed; in the third one a row that is not may be Active with a ticket. A table is written in the
+// lowest layout that can say what it holds: there is nothing of the second before feature level 3, and of the third before 4.
 const (
-	firstLayout byte = 1
-	laterLayout byte = 2
+	firstLayout   byte = 1
+	laterLayout   byte = 2
+	reserveLayout byte = 3
 )
 
 const (
@@ -121,6 +124,9 @@ const (
 
 // layout is the one in which a table with this header is written.
 func (h *header) layout() (layout byte, fields Field) {
+	if h.reserved {
+		return reserveLayout, AllFields
+	}
 	if h.first || h.overridden&LaterFields != 0 {
 		return laterLayout, AllFields
 	}
@@ -182,10 +188,10 @@ func ReadTable(r io.Reader) (*Table, error) {
 	fields := firstFields
 	switch head[0] {
 	case firstLayout:
-	case laterLayout:
+	case laterLayout, reserveLayout:
 		fields = AllFields
 	default:
-		return nil, fmt.Errorf("%w: layout %d, this version of owr reads up to %d", ErrBadSnapshot, head[0], laterLayout)
+		return nil, fmt.Errorf("%w: layout %d, this version of owr reads up to %d", ErrBadSnapshot, head[0], reserveLayout)
 	}
 	number := func(i int) uint64 { return binary.BigEndian.Uint64(head[1+8*i:]) }
 	index, now, epoch, hold, sum := number(0), number(1), number(2), number(3), number(5)
@@ -211,7 +217,7 @@ func ReadTable(r io.Reader) (*Table, error) {
 	t.epochs.Store(t.epoch)
 	t.override, t.overridden = override, overridden
 	t.setLimits()
-	if err := t.readRows(r, binary.BigEndian.Uint64(rest[2*size:]), fields == AllFields); err != nil {
+	if err := t.readRows(r, binary.BigEndian.Uint64(rest[2*size:]), head[0]); err != nil {
 		return nil, err
 	}
 	h := t.header()
@@ -225,8 +231,8 @@ func ReadTable(r io.Reader) (*Table, error) {
 	return t, nil
 }
 
-// readRows reads so many rows, which may be marked as unconfirmed or not.
-func (t *Table) readRows(r io.Reader, count uint64, marks bool) error {
+// readRows reads so many rows of that layout.
+func (t *Table) readRows(r io.Reader, count uint64, layout byte) error {
 	buf := make([]byte, rowSize)
 	last := Row{}
 	for i := range count {
@@ -234,10 +240,11 @@ func (t *Table) readRows(r io.Reader, count uint64, marks bool) error {
 			return fmt.Errorf("%w: row %d of %d: %w", ErrBadSnapshot, i, count, err)
 		}
 		row := Row{Token: Token(buf[:16]), State: State(buf[16]), Ticket: binary.BigEndian.Uint64(buf[17:])}
-		if marks {
+		if layout >= laterLayout {
 			row.State, row.Unconfirmed = row.State&^markUnconfirmed, row.State&markUnconfirmed != 0
 		}
-		if row.State == Unknown || row.State > Active || (row.State == Active && !row.Unconfirmed) != (row.Ticket == 0) ||
+		if row.State == Unknown || row.State > Active || row.Ticket == 0 && (row.State != Active || row.Unconfirmed) ||
+			row.Ticket != 0 && row.State == Active && !row.Unconfirmed && layout < reserveLayout ||
 			row.Unconfirmed && row.State != Active && row.State != Absent ||
 			row.Ticket >= t.nextTicket || i > 0 && compareRows(last, row) >= 0 || i > 0 && row.Ticket != 0 && row.Ticket == last.Ticket {
 			return fmt.Errorf("%w: row %d of %d: %s with ticket %d after ticket %d", ErrBadSnapshot, i, count, row.State, row.Ticket, last.Ticket)

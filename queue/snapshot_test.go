@@ -113,6 +113,11 @@ func FuzzReadTable(f *testing.F) {
 	f.Add(snapshot(f, busy(f)))
 	f.Add(snapshot(f, NewTable(DefaultLimits())))
 	f.Add(snapshot(f, hits(f, 3, 2)))
+	reserving := busy(f)
+	for n := range 40 {
+		reserving.Apply(Batch{Index: 4, Now: 6_900, Commands: []Command{{Kind: KindReserve, Token: person(n)}}}, nil)
+	}
+	f.Add(snapshot(f, reserving))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if !boundedTickets(data) {
 			return
@@ -130,4 +135,42 @@ func FuzzReadTable(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// Slots that polls have taken keep their tickets through a snapshot, and no version that would not know what that means reads it.
+func TestReservationsInASnapshot(t *testing.T) {
+	table := busy(t)
+	var released []Token
+	for r := range table.Freeze().Rows() {
+		if r.State == Released {
+			released = append(released, r.Token)
+		}
+	}
+	table.Apply(Batch{Index: 4, Now: 6_900, Commands: []Command{{Kind: KindReserve, Token: released[0]}}}, nil)
+	view := table.Lookup(released[0])
+	if view.State != Active || !view.Reserved || view.Ticket == 0 || view.TouchAfter != 0 {
+		t.Fatalf("view %+v, want one inside that has a ticket", view)
+	}
+	data := snapshot(t, table)
+	if data[0] != reserveLayout {
+		t.Errorf("written in layout %d, want %d", data[0], reserveLayout)
+	}
+	again := restore(t, data)
+	if again.Stats() != table.Stats() || again.Lookup(released[0]) != view || !bytes.Equal(snapshot(t, again), data) {
+		t.Errorf("stats %+v, want %+v", again.Stats(), table.Stats())
+	}
+	if err := again.CheckInvariants(); err != nil {
+		t.Error(err)
+	}
+	data[0] = laterLayout
+	if _, err := ReadTable(bytes.NewReader(data)); !errors.Is(err, ErrBadSnapshot) {
+		t.Errorf("in the layout before: error %v", err)
+	}
+	table.Apply(Batch{Index: 5, Now: 7_000, Commands: []Command{{Kind: KindTouch, Token: released[0], Arg: 5_000}}}, nil)
+	if v := table.Lookup(released[0]); v.Reserved || v.Ticket != 0 || v.Seen != view.Seen || v.TouchAfter == 0 {
+		t.Errorf("seen again it is %+v, want no ticket", v)
+	}
+	if data := snapshot(t, table); data[0] != firstLayout {
+		t.Errorf("without reservations it is written in layout %d", data[0])
+	}
 }

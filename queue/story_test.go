@@ -64,7 +64,8 @@ func (s *story) play(where, line string) {
 func (s *story) do(where, verb, visitor string, rest []string) string {
 	s.t.Helper()
 	kind, ok := map[string]Kind{
-		"arrive": KindArrive, "enter": KindEnter, "claim": KindClaim, "leave": KindLeave, "touch": KindTouch, "stay": KindStay, "tick": KindTick, "resume": KindResume,
+		"arrive": KindArrive, "enter": KindEnter, "claim": KindClaim, "reserve": KindReserve, "leave": KindLeave,
+		"touch": KindTouch, "ask": KindAsk, "stay": KindStay, "tick": KindTick, "resume": KindResume,
 	}[verb]
 	c := Command{Kind: kind, Token: MakeToken([16]byte([]byte(fmt.Sprintf("%-16s", visitor))))}
 	switch {
@@ -77,7 +78,7 @@ func (s *story) do(where, verb, visitor string, rest []string) string {
 		c.Token = Token{}
 	case kind == KindResume:
 		c.Token, c.Arg = Token{}, uint32(s.millis(where, visitor))
-	case (kind == KindTouch || kind == KindStay) && len(rest) > 0:
+	case (kind == KindTouch || kind == KindAsk || kind == KindStay) && len(rest) > 0:
 		c.Arg = uint32(s.millis(where, rest[0]))
 	}
 	s.index++

@@ -40,6 +40,7 @@ type Table struct {
 	firstHits  ages             // the unconfirmed that are Active
 	counts     [Active + 1]int
 	firsts     [Active + 1]int // of counts: the unconfirmed
+	reserved   int             // of counts[Active]
 	hash       uint64          // of all rows; see Sum
 	base       Limits
 	override   Limits
@@ -131,15 +132,17 @@ func (t *Table) step(c Command) Decision {
 		return t.arrive(c.Token, id, known)
 	case KindEnter:
 		return t.enter(c.Token, id, known)
-	case KindTouch:
-		return t.touch(id, known, int64(c.Arg))
+	case KindTouch, KindAsk:
+		return t.touch(id, known, int64(c.Arg), c.Kind == KindAsk)
 	case KindStay:
 		return t.remain(id, known, int64(c.Arg))
 	case KindClaim:
-		if known && (t.row(id).state == Released || t.row(id).state == Active && t.row(id).unconfirmed) {
+		if known && (t.row(id).state == Released || t.row(id).state == Active && t.row(id).ticket != 0) {
 			t.move(id, Active, t.stamp(t.now))
 		}
 		return t.decide(id, known)
+	case KindReserve:
+		return t.reserve(id, known)
 	case KindLeave:
 		if known {
 			t.remove(id)
@@ -211,9 +214,25 @@ func (t *Table) arrive(token Token, id rowID, known bool) Decision {
 	return t.decide(id, true)
 }
 
-// touch moves the last sign of life to age milliseconds ago, never back, and confirms the visitor. A released visitor's
-// claim deadline does not move: it is released until it claims.
-func (t *Table) touch(id rowID, known bool, age int64) Decision {
+// reserve is a claim by a poll. Its answer only says where to go: when it is lost, the visitor has its slot and does not know it. So
+// the ticket stays with the slot until the visitor comes for a page, and gives it its place back should it never do so (I3). Of an
+// unconfirmed visitor it is the cookie that has come back.
+func (t *Table) reserve(id rowID, known bool) Decision {
+	if known {
+		switch r := t.row(id); {
+		case r.state == Released:
+			t.change(id, Active, t.stamp(t.now), r.ticket, false)
+		case r.state == Active && r.unconfirmed:
+			t.move(id, Active, t.stamp(t.now))
+		}
+	}
+	return t.decide(id, known)
+}
+
+// touch moves the last sign of life to age milliseconds ago, never back, and confirms the visitor: of one inside the ticket goes. One that
+// only asks may not have heard of a slot that is reserved for it: its ticket stays. A released visitor's claim deadline does not
+// move: it is released until it claims.
+func (t *Table) touch(id rowID, known bool, age int64, asks bool) Decision {
 	if !known {
 		return t.decide(id, known)
 	}
@@ -224,7 +243,12 @@ func (t *Table) touch(id rowID, known bool, age int64) Decision {
 		t.move(id, Queued, stamp)
 		t.promote()
 	case Queued, Active:
-		if stamp != r.stamp || r.unconfirmed {
+		switch {
+		case asks && r.reserved():
+			if stamp != r.stamp {
+				t.stay(id, stamp)
+			}
+		case stamp != r.stamp || r.state == Active && r.ticket != 0:
 			t.move(id, r.state, stamp)
 		}
 	}

@@ -32,14 +32,16 @@ func (s State) String() string {
 // changes, and nothing in it reaches back into the table.
 type View struct {
 	State    State
-	Ticket   uint64 // zero when Unknown, or Active and confirmed
+	Reserved bool   // Active by a poll, and not seen with a page since
+	Ticket   uint64 // zero when Unknown, or Active, confirmed and not reserved
 	Position int    // 1 + how many hold a lower ticket; zero unless State.Waits
 	Seen     int64  // cluster time in Unix milliseconds of the last committed sign of life
 	// Deadline is the cluster time up to which an Active visitor may pass on this replica's word
 	// alone (I5). Past it only the cluster can say; zero unless Active. That of an unconfirmed visitor is first_hit_ttl after its
 	// only visit whether or not anybody waits: on the other side of a partition somebody may begin to at any moment.
 	Deadline int64
-	// TouchAfter is the cluster time from which another request is worth a touch; zero means always, as for an unconfirmed visitor.
+	// TouchAfter is the cluster time from which another request is worth a touch; zero means always, as for an
+	// unconfirmed visitor and for one that is Reserved.
 	TouchAfter int64
 }
 

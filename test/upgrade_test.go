@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openwaitingroom/owr/cluster"
 	"github.com/openwaitingroom/owr/test/harness"
 )
 
@@ -73,13 +74,13 @@ func TestUpgradeAndBack(t *testing.T) {
 	roll(older, nil)
 	roll(newer, harness.Settings{"WR_FEATURE_LEVEL": ""})
 	if first.FeatureLevel == 0 { // the previous version has no levels
-		level(3)
+		level(cluster.FeatureLevel)
 		n := w.Followers()[0]
 		n.Terminate(30 * time.Second)
 		n.Use(older)
 		n.Start()
 		if code := n.WaitEnd(); code != 1 || !strings.Contains(n.Log(), "run the version of owr that the other nodes run") {
-			t.Errorf("an older version at level 3 ended with exit code %d and does not say why", code)
+			t.Errorf("an older version at the newest level ended with exit code %d and does not say why", code)
 		}
 		entered(t, w, 5, again)
 		n.Use(newer)

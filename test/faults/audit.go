@@ -257,9 +257,9 @@ func (a *audit) twoSums() []string {
 }
 
 // reach is how far apart two signs of life of a visitor may be that was surely present in between, and was not
-// promoted and passed over unseen.
+// promoted and passed over unseen, nor let in by an answer that it never had.
 func (a *audit) reach() float64 {
-	return min(a.Rules.QueueAbsent, a.Rules.ClaimTTL) - flushTime - edgeTime
+	return min(a.Rules.QueueAbsent, a.Rules.ClaimTTL, a.Rules.ActiveTTL+flushTime) - flushTime - edgeTime
 }
 
 // overtakings finds a visitor b that was let in past another one, a. All of this holds then:
@@ -317,7 +317,7 @@ func (a *audit) present(marks []Event, begun, ended float64) bool {
 }
 
 // lostPlaces finds positions that rise. A position rises only when somebody with a lower ticket comes back into
-// the line: one that was released and did not claim, after a silence of its own of at least reach. Each such
+// the line: one that was released and did not claim, or claimed and never heard of it, after a silence of its own of at least reach. Each such
 // visitor may add one; a rise by more than the number of those for whom it can be is a lost place. An answer is compared with the
 // best one of more than staleTime before, since a replica may be that far behind another one.
 func (a *audit) lostPlaces() []string {

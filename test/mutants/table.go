@@ -86,10 +86,19 @@ var mutants = []mutant{
 		edits: one("queue/deadline.go", "return cmp.Compare(t.row(a).ticket, t.row(b).ticket)", "return 0 * cmp.Compare(a, b)"),
 	},
 
+	{
+		name: "a poll's claim gives the place up", pkg: "./queue", test: "TestStories|TestTableAgainstModel",
+		edits: one("queue/table.go", "t.change(id, Active, t.stamp(t.now), r.ticket, false)", "t.change(id, Active, t.stamp(t.now), 0, false)"),
+	},
+
 	// The cluster.
 	{
 		name: "touch not replicated", pkg: "./cluster", test: "TestTouchesKeepASlot",
-		edits: one("cluster/node.go", "func (n *Node) Touch(token queue.Token) { n.touches.note(token) }", "func (n *Node) Touch(queue.Token) {}"),
+		edits: one("cluster/node.go", "func (n *Node) Touch(token queue.Token) { n.touches.note(token, signTouch) }", "func (n *Node) Touch(queue.Token) {}"),
+	},
+	{
+		name: "whoever asked where it stands has been let in", pkg: "./test", test: "TestLostAnswersOfPollsCostNoPlace", slow: true,
+		edits: one("cluster/touch.go", "signAsk: queue.KindAsk", "signAsk: queue.KindTouch"),
 	},
 	{
 		name: "touches forgotten when they could not be sent", pkg: "./cluster", test: "TestTouchesAreKeptUntilTheyHaveCommitted",
