@@ -10,8 +10,8 @@ import (
 // A shedder turns arrivals away while the cluster cannot keep up with them, so that those it takes are answered in time and
 // those inside notice nothing. It watches how long decisions take, as CoDel watches a queue (RFC 8289): a burst makes some of
 // them wait, an election all that were under way, but only an overload makes the luckiest of one interval after the other wait
-// for longer than target. Then a growing share of the arrivals is told to come back, and a smaller one again after
-// each interval that was better.
+// for longer than target. Then a growing share of the arrivals is told to come back, and a smaller one again for
+// each interval that was better, however few were decided in it.
 //
 // Who has a place or a slot is never turned away. Any number of callers.
 type shedder struct {
@@ -72,7 +72,14 @@ func (s *shedder) turn(least time.Duration) {
 	share := s.share.Load()
 	if least <= shedTarget {
 		s.bad = 0
-		s.share.Store(share * 3 / 4)
+		intervals := 1
+		if least > 0 { // where few are taken the next decision may be long in coming; what it shows goes for the time since the last one
+			intervals = max(1, int(s.now().Sub(s.begun)/shedInterval))
+		}
+		for range min(intervals, shedMost) {
+			share = share * 3 / 4
+		}
+		s.share.Store(share)
 	} else if s.bad++; s.bad >= shedAfter {
 		s.share.Store(min(share+shedStep, shedMost))
 	}

@@ -63,6 +63,25 @@ func TestShedderForgetsWhenNobodyComes(t *testing.T) {
 	}
 }
 
+// Where few come, and most of them are turned away, a decision is rare. The share falls with the time all the same.
+func TestShedderRecoversWhereFewCome(t *testing.T) {
+	s, pass := bent()
+	decideFor(s, pass, 20, time.Second)
+	for range 4 {
+		pass(3 * shedInterval)
+		s.turnsAway()
+		s.took(10 * time.Millisecond)
+	}
+	if got := s.share.Load(); got > 3 {
+		t.Errorf("%d %% after three seconds with one quick decision in each 750 ms, want next to nothing", got)
+	}
+	decideFor(s, pass, 4, time.Second)
+	pass(3 * shedInterval)
+	if s.took(time.Second); s.share.Load() < 3*shedStep {
+		t.Errorf("%d %% after another slow decision", s.share.Load())
+	}
+}
+
 // An overload turns away those who have nothing yet, asks those who wait to come back later, and leaves those inside alone.
 func TestOverload(t *testing.T) {
 	room := newRoom(t, 2)
