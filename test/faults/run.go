@@ -77,7 +77,8 @@ func (c cell) run(w *world, seed uint64) Result {
 	w.settle(people)
 	cancel()
 	watching.Wait()
-	h := History{Rules: w.rules, Events: w.crowd.take(), Faults: []Fault{fault}, Readings: w.takeReadings()}
+	h := History{Rules: w.rules, Events: w.crowd.take(), Faults: append(slices.Clone(w.past), fault), Readings: w.takeReadings()}
+	w.past = []Fault{fault} // what it explains may come after this run
 	r.take(h, fault)
 	w.t.Logf("%s: %v harmed, %.2f-%.2f, undone at %.2f", c.name, fault.Harmed, fault.Begun, fault.Ended, healed)
 	for _, k := range r.Findings.Kinds() {

@@ -36,6 +36,7 @@ type world struct {
 	toTwin *link                       // the way on which it follows
 	way    *link                       // from the nodes to redis; nil without a twin
 	ctx    context.Context             // of the run
+	past   []Fault                     // the one of the run before, if there was one
 
 	mu       sync.Mutex
 	readings []Reading
