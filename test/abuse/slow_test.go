@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -56,79 +55,31 @@ func TestSlowConnections(t *testing.T) {
 	quiet := v.latency(cookie, rest)
 
 	n := size(200, 1700) // of each kind
-	own := "Host: shop.test\r\nCookie: wr_token=" + cookie + "\r\n"
-	kinds := []struct{ opening, drop string }{
-		{"GET / HTTP/1.1\r\n" + own + "X-Slow: ", "a"},
-		{"POST /upload HTTP/1.1\r\n" + own + "Content-Length: 1000000\r\n\r\n", "a"},
-		{"GET /big HTTP/1.1\r\n" + own + "\r\n", ""},
-	}
 	stop, p99 := make(chan struct{}), make(chan time.Duration, 1)
 	go func() { p99 <- v.latency(cookie, stop) }()
 	peak := rss
 	begun := time.Now()
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	left := 0 // connections that nobody has closed
-	var longest time.Duration
-	ended := make(chan struct{}) // the node has ended all of them, as it counts them itself
-	for i := range 3 * n {
-		k := kinds[i%3]
-		wg.Go(func() {
-			w, err := dial(v.host)
-			if err != nil {
-				return // the queue of the listener is full
-			}
-			defer w.Close()
-			if tcp, ok := w.Conn.(*net.TCPConn); ok && k.drop == "" {
-				_ = tcp.SetReadBuffer(4 << 10)
-			}
-			from := time.Now()
-			_, err = io.WriteString(w, k.opening)
-			for err == nil && time.Since(from) < 45*time.Second {
-				time.Sleep(500 * time.Millisecond) // this is the attack
-				if k.drop == "" {
-					var one [1]byte
-					_ = w.SetReadDeadline(time.Now().Add(10 * time.Second))
-					select {
-					case <-ended: // the node has hung up; what the kernels still hold says nothing
-						err = io.EOF
-					default:
-						_, err = w.Read(one[:])
-					}
-				} else {
-					_, err = io.WriteString(w, k.drop)
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			longest = max(longest, time.Since(from))
-			if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-				left++
-			}
-		})
-	}
-	over := make(chan struct{})
-	go func() { wg.Wait(); close(over) }()
+	attack := v.drip(cookie, n)
 	crowd, hungUp := 0.0, false
 	for waiting := true; waiting; {
 		select {
-		case <-over:
+		case <-attack.over:
 			waiting = false
 		case <-time.After(250 * time.Millisecond):
 			peak = max(peak, v.rss())
 			open := v.metric("owr_connections")
 			if crowd = max(crowd, open); !hungUp && crowd > float64(n) && open <= 2 {
 				hungUp = true
-				close(ended)
+				attack.hungUp()
 			}
 		}
 	}
 	close(stop)
 	busy := <-p99
 	t.Logf("%d slow connections, all over after %v (longest %v): p99 of those inside %v, %v before; RSS grew by %.1f MiB at the most", 3*n,
-		time.Since(begun).Round(time.Second), longest.Round(time.Second), busy.Round(100*time.Microsecond), quiet.Round(100*time.Microsecond), peak-rss)
-	if left > 0 {
-		t.Errorf("%d connections were not closed", left)
+		time.Since(begun).Round(time.Second), attack.Longest.Round(time.Second), busy.Round(100*time.Microsecond), quiet.Round(100*time.Microsecond), peak-rss)
+	if attack.Left > 0 {
+		t.Errorf("%d connections were not closed", attack.Left)
 	}
 	// A machine that does much else has pauses of its own.
 	if most := max(2*quiet, 500*time.Millisecond); busy > most {
