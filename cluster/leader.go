@@ -181,8 +181,9 @@ func resumeAt(clock *clusterClock, last int64, contact time.Time) (now, gap int6
 func (n *Node) tick(ctx context.Context) {
 	timer := time.NewTicker(n.cfg.Timing.Tick)
 	defer timer.Stop()
-	looks, vigil := newLooks(n.clock), newVigil(n)
-	defer vigil.end()
+	looks := newLooks(n.clock)
+	vigil, end := n.newVigil(ctx)
+	defer end()
 	for {
 		select {
 		case <-timer.C:
@@ -191,7 +192,7 @@ func (n *Node) tick(ctx context.Context) {
 		}
 		due := n.Stats().NextDeadline
 		now, command, ok := looks.next(due)
-		if !ok || command.Kind == queue.KindTick && !vigil.clear(ctx, now, due) {
+		if !ok || command.Kind == queue.KindTick && !vigil.clear(now, due) {
 			continue
 		}
 		// Not through the batcher: what waits there would move the time that was asked for. It ends with the commit, or with the leadership.

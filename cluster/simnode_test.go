@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -45,9 +46,13 @@ type simNode struct {
 	leading bool
 	fresh   bool
 	ticking bool
-	looks   *looks
-	waits   func([]queue.Decision, error) // for the leader's answer to forwarded commands; nil: nothing does
-	lostAt  time.Time
+
+	flushing bool
+	looks    *looks
+	vigil    *vigil
+	lateTo   time.Time                     // until then it flushes nothing: it has no processor for that
+	waits    func([]queue.Decision, error) // for the leader's answer to forwarded commands; nil: nothing does
+	lostAt   time.Time
 }
 
 // A simFlight is an entry whose proposer waits for it.
@@ -94,7 +99,7 @@ func (n *simNode) start() {
 	n.fsm = newFSM(n.clock, func(err error) { n.w.fatalf("node %d ends: %v", n.id, err) })
 	n.touches = newTouches(n.clock.now)
 	n.waits = nil
-	n.busy, n.leading, n.fresh, n.ticking, n.lostAt = false, false, false, false, n.w.now()
+	n.busy, n.leading, n.fresh, n.ticking, n.flushing, n.lostAt = false, false, false, false, false, n.w.now()
 	n.batcher = newBatcher(queue.DefaultRoom, prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x"}), n.leaderless, nil)
 	if n.disk.snapshot != nil {
 		n.w.tally.Restored++
@@ -156,7 +161,7 @@ func (n *simNode) beginTerm() {
 			base := n.propose(queue.AppendLimits(nil, queue.LimitsChange{Now: n.clock.now(), Base: true, Set: queue.AllFields, Values: limits}))
 			n.flights[base] = simFlight{term, func(_ []queue.Decision, err error) {
 				if err == nil {
-					n.leading, n.fresh, n.looks = true, true, newLooks(n.clock)
+					n.leading, n.fresh, n.looks, n.vigil = true, true, newLooks(n.clock), n.newVigil()
 					n.pump()
 				}
 			}}
@@ -211,26 +216,76 @@ func (n *simNode) tick() {
 	if !n.leading || n.ticking {
 		return
 	}
-	_, command, ok := n.looks.next(n.table().Stats().NextDeadline)
+	due := n.table().Stats().NextDeadline
+	now, command, ok := n.looks.next(due)
 	if !ok {
 		return
 	}
+	if command.Kind == queue.KindTick && !n.vigil.clear(now, due) {
+		n.w.tally.Held++
+		return
+	}
 	n.ticking = true
-	n.submit(2*time.Second, func(outcome) { n.ticking = false }, command)
+	entry := queue.AppendBatch(nil, queue.Batch{Room: n.batcher.room, Now: now, Commands: []queue.Command{command}})
+	n.flights[n.propose(entry)] = simFlight{n.disk.term, func([]queue.Decision, error) { n.ticking = false }}
+}
+
+// newVigil is Node.newVigil.
+func (n *simNode) newVigil() *vigil {
+	return &vigil{
+		lag: n.touches.lag,
+		live: func() (live []raft.Server) {
+			for _, o := range n.w.nodes {
+				if o != n && n.w.now().Sub(n.acked[o.id]) < simLease {
+					live = append(live, raft.Server{ID: raft.ServerID(strconv.Itoa(o.id))})
+				}
+			}
+			return live
+		},
+		ask: func(m raft.Server, then func(time.Duration, error)) {
+			id, err := strconv.Atoi(string(m.ID))
+			if err != nil {
+				n.w.fatalf("asked %s", m.ID)
+				return
+			}
+			other, once := n.w.nodes[id], false
+			told := func(lag time.Duration, err error) {
+				if !once {
+					once = true
+					then(lag, err)
+				}
+			}
+			n.w.sendFrame(n, other, func() {
+				lag := other.touches.lag()
+				n.w.sendFrame(other, n, func() { told(lag, nil) })
+			})
+			n.later(simRPC, func() { told(0, ErrNoLeader) })
+		},
+		nodes: map[raft.ServerID]*watched{},
+	}
 }
 
 // flush is touches.flush. The order within a flush is Go's map's, so it is made one here.
 func (n *simNode) flush() {
+	if n.flushing || n.w.now().Before(n.lateTo) {
+		return
+	}
+	begun := n.w.now()
 	list := n.touches.take()
 	if len(list) == 0 {
+		n.touches.settle(begun)
 		return
 	}
 	slices.SortFunc(list, func(a, b touch) int { return bytes.Compare(a.token[:], b.token[:]) })
+	n.flushing = true
 	n.submit(2*time.Second, func(o outcome) {
+		n.flushing = false
 		if o.err != nil {
 			n.trouble = n.w.now()
 			n.touches.giveBack(list)
+			return
 		}
+		n.touches.settle(begun)
 	}, n.touches.commands(list)...)
 }
 

@@ -52,15 +52,18 @@ func (v *simVisitor) act() {
 		inside = signAsk
 	}
 	now := n.clock.now()
-	if view.State == queue.Active && now < view.Deadline {
-		if now >= view.TouchAfter {
-			n.touches.note(v.token, inside)
-		}
-		// On this replica's word alone (I5).
+	// On this replica's word alone (I5).
+	alone := func() {
 		if s := v.w.truth.state[v.token]; s != queue.Active {
 			v.w.fatalf("node %d lets visitor %d in, which is %s (I5)", n.id, v.id, s)
 		}
 		v.pass(n, v.w.now(), true)
+	}
+	if view.State == queue.Active && now < view.Deadline && (poll || !view.Reserved) {
+		if now >= view.TouchAfter {
+			n.touches.note(v.token, inside)
+		}
+		alone()
 		return
 	}
 	kind := queue.KindArrive
@@ -71,6 +74,9 @@ func (v *simVisitor) act() {
 	case v.index > n.fsm.applied.load():
 	case view.State == queue.Active:
 		n.touches.note(v.token, inside)
+		if now < view.Deadline { // its first page
+			kind = queue.KindClaim
+		}
 	case view.State == queue.Released && poll:
 		kind = queue.KindReserve
 	case view.State == queue.Released:
@@ -93,6 +99,10 @@ func (v *simVisitor) act() {
 	asked := v.w.now()
 	ended := func(o outcome) {
 		v.asking = false
+		if o.err != nil && kind == queue.KindClaim && view.State == queue.Active && n.clock.now() < view.Deadline {
+			alone()
+			return
+		}
 		if o.err != nil && v.w.random.IntN(3) == 0 {
 			v.restless = -6 // it looks away when nobody answers
 		}

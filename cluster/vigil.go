@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/openwaitingroom/owr/queue"
 )
@@ -17,81 +21,106 @@ import (
 //
 // It is the leader's for one term, and belongs to the goroutine of its ticks, but for what mu guards.
 type vigil struct {
-	node *Node
-	wg   sync.WaitGroup
+	lag  func() time.Duration // of this node's own signs: see touches.lag
+	live func() []raft.Server // the other members that are there
+	// ask has then told the lag of another node once, now or later, from any goroutine, or an error. It does not wait.
+	ask func(m raft.Server, then func(lag time.Duration, err error))
 
 	mu    sync.Mutex
-	nodes map[string]*watched
+	nodes map[raft.ServerID]*watched
 }
 
 // maxVigil is how long behind a deadline a tick waits for live nodes. A node that could hand nothing in for so long can not be helped.
 const maxVigil = 5 * time.Second
 
 type watched struct {
-	client  *client
 	settled int64 // all that it saw before this cluster time, Unix milliseconds, has committed
 	asked   bool  // an answer is awaited
 }
 
-func newVigil(n *Node) *vigil { return &vigil{node: n, nodes: map[string]*watched{}} }
-
 // clear reports whether a tick may happen now, for a deadline that was due then, both in cluster time. Where it may not because a node has
 // not been heard for a while, that node is asked, and a later call may report otherwise. It never waits.
-func (v *vigil) clear(ctx context.Context, now, due int64) bool {
+func (v *vigil) clear(now, due int64) bool {
 	if now-due > maxVigil.Milliseconds() {
 		return true
 	}
 	need := now - queue.Grace.Milliseconds()
-	if now-v.node.touches.lag().Milliseconds() < need {
+	if now-v.lag().Milliseconds() < need {
 		return false
 	}
 	all := true
-	for _, m := range v.node.members() {
-		if id := string(m.ID); id != v.node.self.ID && v.node.pings.alive(id) && !v.has(ctx, id, string(m.Address), now, need) {
+	for _, m := range v.live() {
+		if !v.has(m, now, need) {
 			all = false // go on, and ask the others too
 		}
 	}
 	return all
 }
 
-// has reports whether a member has settled all from before a time, and asks it otherwise.
-func (v *vigil) has(ctx context.Context, id, address string, now, need int64) bool {
+// has reports whether a node has settled all from before a time, and asks it otherwise. What it has not settled when it answers is counted
+// from when it was asked, by the leader's own clock.
+func (v *vigil) has(m raft.Server, now, need int64) bool {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	w := v.nodes[id]
+	w := v.nodes[m.ID]
 	if w == nil {
-		w = &watched{client: v.node.newClient()}
-		v.nodes[id] = w
+		w = new(watched)
+		v.nodes[m.ID] = w
 	}
-	if w.settled >= need {
-		return true
+	has, asks := w.settled >= need, w.settled < need && !w.asked
+	w.asked = w.asked || asks
+	v.mu.Unlock()
+	if asks {
+		v.ask(m, func(lag time.Duration, err error) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			w.asked = false
+			if err == nil {
+				w.settled = max(w.settled, now-lag.Milliseconds())
+			}
+		})
 	}
-	if !w.asked {
-		w.asked = true
-		v.wg.Go(func() { v.ask(ctx, w, address, now) })
-	}
-	return false
+	return has
 }
 
-// ask hears from one member. What it has not settled when it answers is counted from when it was asked, by the leader's own clock.
-func (v *vigil) ask(ctx context.Context, w *watched, address string, now int64) {
-	reply, err := w.client.call(ctx, address, frameSettled, nil)
-	var foreign answered
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	w.asked = false
+// newVigil is the vigil of a term that ends with ctx; end returns when nobody is asked any more, soon after that.
+func (n *Node) newVigil(ctx context.Context) (v *vigil, end func()) {
+	var wg sync.WaitGroup
+	clients := map[raft.ServerID]*client{}
+	v = &vigil{
+		lag: n.touches.lag,
+		live: func() []raft.Server {
+			return slices.DeleteFunc(n.members(), func(m raft.Server) bool { return string(m.ID) == n.self.ID || !n.pings.alive(string(m.ID)) })
+		},
+		ask: func(m raft.Server, then func(time.Duration, error)) {
+			c := clients[m.ID]
+			if c == nil {
+				c = n.newClient()
+				clients[m.ID] = c
+			}
+			wg.Go(func() { then(askLag(ctx, c, string(m.Address))) })
+		},
+		nodes: map[raft.ServerID]*watched{},
+	}
+	return v, func() {
+		wg.Wait()
+		for _, c := range clients {
+			c.close()
+		}
+	}
+}
+
+// askLag asks one node for how long there may be signs of life that it has not handed in. A version that does not know the question
+// is not waited for.
+func askLag(ctx context.Context, c *client, address string) (time.Duration, error) {
+	reply, err := c.call(ctx, address, frameSettled, nil)
+	var refused answered
 	switch {
-	case err == nil && len(reply) == 8:
-		w.settled = max(w.settled, now-int64(min(binary.BigEndian.Uint64(reply), uint64(now))))
-	case errors.As(err, &foreign): // it is of a version that does not know the question
-		w.settled = max(w.settled, now)
+	case errors.As(err, &refused):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case len(reply) != 8:
+		return 0, fmt.Errorf("%w: lag of %d bytes", errBadFrame, len(reply))
 	}
-}
-
-// end returns when nobody is asked any more, soon after the end of the term.
-func (v *vigil) end() {
-	v.wg.Wait()
-	for _, w := range v.nodes {
-		w.client.close()
-	}
+	return time.Duration(min(binary.BigEndian.Uint64(reply), uint64(maxVigil.Milliseconds()))) * time.Millisecond, nil
 }

@@ -135,9 +135,11 @@ func tooOften(c *caller) verdict {
 	return verdict{outcome: limited, token: c.token, position: c.view.Position}
 }
 
-// pass lets in who by this replica alone is inside, and reports whether that was so.
+// pass lets in who by this replica alone is inside, and reports whether that was so. With its first page the visitor of a reserved slot
+// gives its place up, which has to be known to the others before it is told: should this node die with the news, the visitor would
+// have been inside and come back to its old place (I2).
 func (s *Server) pass(c *caller) (verdict, bool) {
-	if c.view.State != queue.Active {
+	if c.view.State != queue.Active || c.view.Reserved && !c.poll {
 		return verdict{}, false
 	}
 	now := s.room.Now()
@@ -269,10 +271,13 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	switch c.view.State {
 	case queue.Active:
 		s.touch(c)
-		if s.room.Now() < c.view.Deadline {
-			return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good || c.renew}, settled
+		switch {
+		case s.room.Now() >= c.view.Deadline:
+			return verdict{}, c.here() // the majority may have given the slot away (I5)
+		case c.view.Reserved && !c.poll:
+			return verdict{}, queue.KindClaim
 		}
-		return verdict{}, c.here() // the majority may have given the slot away (I5)
+		return s.inside(c), settled
 	case queue.Released:
 		return verdict{}, c.claim()
 	case queue.Absent:
@@ -294,6 +299,11 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 		return s.holdBack(c)
 	}
 	return verdict{}, queue.KindArrive
+}
+
+// inside is the verdict on a visitor that by this replica has a slot.
+func (s *Server) inside(c *caller) verdict {
+	return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good || c.renew}
 }
 
 // inLine is the place that this replica has for the visitor.
@@ -331,10 +341,14 @@ func (s *Server) submit(c caller, from *sender, kind queue.Kind) verdict {
 	return s.undecided(&c)
 }
 
-// undecided is the verdict when the cluster could not say: who has a place is told the one that it had.
+// undecided is the verdict when the cluster could not say: who has a place is told the one that it had, and who has a slot that is still
+// its own passes.
 func (s *Server) undecided(c *caller) verdict {
-	if c.view.State == queue.Absent {
+	switch {
+	case c.view.State == queue.Absent:
 		return s.inLine(c)
+	case c.view.State == queue.Active && s.room.Now() < c.view.Deadline:
+		return s.inside(c)
 	}
 	return verdict{outcome: failed, token: c.token, still: s.outage.standsStill()}
 }

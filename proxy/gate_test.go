@@ -27,7 +27,7 @@ type gateCase struct {
 	reserved bool         // a poll is noted as asked, and not as a touch
 }
 
-func kinds(k ...queue.Kind) []queue.Kind { return k }
+func kinds(k ...queue.Kind) []queue.Kind { return append([]queue.Kind{}, k...) }
 
 var gateCases = []gateCase{
 	{name: "active", prepare: func(t *testing.T, r *fakeRoom) string {
@@ -147,7 +147,13 @@ var gateCases = []gateCase{
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now + 60_000})
 		return c
-	}, outcome: letIn, touch: true, reserved: true},
+	}, outcome: letIn, kinds: kinds(queue.KindClaim), poll: kinds(), touch: true, reserved: true},
+	{name: "reserved by a poll, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, c := r.queued(t)
+		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now + 60_000})
+		r.submitErr = errNoQuorum
+		return c
+	}, outcome: letIn, kinds: kinds(queue.KindClaim), poll: kinds(), touch: true, reserved: true},
 	{name: "reserved by a poll, past its deadline", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now})

@@ -97,6 +97,10 @@ var mutants = []mutant{
 		edits: one("cluster/node.go", "func (n *Node) Touch(token queue.Token) { n.touches.note(token, signTouch) }", "func (n *Node) Touch(queue.Token) {}"),
 	},
 	{
+		name: "the first page after a poll is let in by one replica alone", pkg: "./proxy", test: "TestGate",
+		edits: one("proxy/gate.go", "c.view.State != queue.Active || c.view.Reserved && !c.poll", "c.view.State != queue.Active"),
+	},
+	{
 		name: "whoever asked where it stands has been let in", pkg: "./test", test: "TestLostAnswersOfPollsCostNoPlace", slow: true,
 		edits: one("cluster/touch.go", "signAsk: queue.KindAsk", "signAsk: queue.KindTouch"),
 	},
@@ -142,7 +146,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a leader expires without having heard from live nodes", pkg: "./cluster", test: "TestLateTouchesAreWaitedFor",
-		edits: one("cluster/leader.go", " || command.Kind == queue.KindTick && !vigil.clear(ctx, now, due)", ""),
+		edits: one("cluster/leader.go", " || command.Kind == queue.KindTick && !vigil.clear(now, due)", ""),
 	},
 	{
 		name: "what clocks are apart is taken from stays", pkg: "./cluster", test: "TestResumptionDoesNotTrustClocks",
