@@ -16,6 +16,7 @@ const (
 	edgeTime  = 0.25 // a commit, and scheduling on a busy machine
 	staleTime = 1.5  // how far behind the answer of a healthy node may be
 	shedTime  = 5.0  // for how long after harm that made commits slow a node may turn arrivals away
+	shedShare = 2e-3 // of all requests, that newcomers may be asked to come back with while the cluster is well: the machine has other work too
 )
 
 // Findings are the violations in one history, by kind. An empty list is what is promised.
@@ -27,8 +28,10 @@ type Findings struct {
 	EarlyExpiry  []string // told to wait while the slot was surely kept
 	Backward     []string // a state or an identity that went back
 	TwoSums      []string // two tables at one applied index
-	Unanswered   []string // an error while the cluster was well
+	Unanswered   []string // an error while the cluster was well; newcomers that were turned away as in an overload only if they were many
 	FailedInside []string // an error for a visitor inside, on an unharmed node, while a majority lived
+
+	Shed int // newcomers that were asked to come back while the cluster was well
 }
 
 // Kinds are the findings with their names, in the order of a report.
@@ -67,7 +70,12 @@ func Check(h History) Findings {
 		OverCap: a.overCap(), OverTable: a.overTable(), Overtakings: a.overtakings(), LostPlaces: a.lostPlaces(), TwoSums: a.twoSums(),
 	}
 	f.EarlyExpiry, f.Backward = a.wentBack()
-	f.Unanswered, f.FailedInside = a.failures()
+	var shed []string
+	f.Unanswered, shed, f.FailedInside = a.failures()
+	f.Shed = len(shed)
+	if float64(f.Shed) > shedShare*float64(len(h.Events)) {
+		f.Unanswered = append(f.Unanswered, shed...)
+	}
 	return f
 }
 
@@ -408,8 +416,8 @@ func (a *audit) wentBack() (early, backward []string) {
 }
 
 // failures finds errors that no fault explains: any while the cluster was well, and one of a visitor that surely
-// kept its slot, on an unharmed node, while a majority lived.
-func (a *audit) failures() (well, inside []string) {
+// kept its slot, on an unharmed node, while a majority lived. Of those while it was well, it tells apart newcomers that were asked to come back.
+func (a *audit) failures() (well, shed, inside []string) {
 	for _, events := range a.visitors {
 		var holds *Event
 		nothing := true // it has neither a place nor a slot to lose
@@ -422,6 +430,8 @@ func (a *audit) failures() (well, inside []string) {
 				}
 				excused := func(f Fault) bool { return around(f) && (f.harms(e.Node) || !f.Majority || f.Origin) }
 				switch {
+				case !slices.ContainsFunc(a.Faults, around) && nothing && e.Shed:
+					shed = append(shed, e.String())
 				case !slices.ContainsFunc(a.Faults, around):
 					well = append(well, e.String())
 				case holds != nil && e.Got < a.keptUntil(*holds) && !slices.ContainsFunc(a.Faults, excused):
@@ -436,7 +446,7 @@ func (a *audit) failures() (well, inside []string) {
 			}
 		}
 	}
-	return well, inside
+	return well, shed, inside
 }
 
 // Gap is the longest time around the fault in which nobody was given a ticket or a slot.

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -101,6 +102,35 @@ func TestAuditCatches(t *testing.T) {
 		}
 		if strings.Join(got, ", ") != c.kind {
 			t.Errorf("%s: found %q, want %q: %+v", c.name, got, c.kind, f)
+		}
+	}
+}
+
+// Newcomers that are asked to come back are counted, and are a violation only where they are many. Whoever has a place is none of them.
+func TestNewcomersMayBeTurnedAwayNowAndThen(t *testing.T) {
+	away := func(visitor string, at float64) Event {
+		e := event(visitor, "n1", at, Failed, 0)
+		e.Shed = true
+		return e
+	}
+	var quiet []Event
+	for i := range 999 {
+		quiet = append(quiet, event("a", "n1", float64(i)/10, Inside, 0))
+	}
+	for _, c := range []struct {
+		name string
+		more []Event
+		shed int
+		kind bool
+	}{
+		{"two of a thousand", []Event{away("b", 1), away("c", 2)}, 2, false},
+		{"three of a thousand", []Event{away("b", 1), away("c", 2), away("d", 3)}, 3, true},
+		{"one that was told its place", []Event{event("b", "n1", 0, Waiting, 3), away("b", 1)}, 0, true},
+		{"one that had no answer at all", []Event{event("b", "n1", 1, Failed, 0)}, 0, true},
+	} {
+		f := Check(history(append(slices.Clone(quiet), c.more...)...))
+		if f.Shed != c.shed || len(f.Unanswered) > 0 != c.kind {
+			t.Errorf("%s: %d turned away, %v", c.name, f.Shed, f.Unanswered)
 		}
 	}
 }

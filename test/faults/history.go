@@ -36,6 +36,7 @@ type Event struct {
 	ID       string  // the visitor's id after the answer
 	Hit      float64 // Inside: when the request reached the origin
 	Detail   string  // Failed: why
+	Shed     bool    // Failed: 503 with Retry-After
 }
 
 func (e Event) String() string {

@@ -110,6 +110,7 @@ func (e *Event) read(res *http.Response, body []byte) error {
 			return nil
 		}
 	}
+	e.Shed = res.StatusCode == http.StatusServiceUnavailable && res.Header.Get("Retry-After") != ""
 	return fmt.Errorf("%d %.60q", res.StatusCode, body)
 }
 
