@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,4 +61,29 @@ func TestLateTouchesAreWaitedFor(t *testing.T) {
 	if took := time.Since(begun); took < cluster.MaxVigil {
 		t.Errorf("the slot went after %v, want %v and more", took, cluster.MaxVigil)
 	}
+}
+
+// Whom the leader leaves out of a vigil is a member all the same.
+func TestAVigilLeavesTheMembersAlone(t *testing.T) {
+	l := limits(1)
+	l.ActiveTTL = time.Second
+	c := clustertest.New(t, 3, l).StartAll()
+	leader, stopped := c.Nodes[c.Leader()], (c.Leader()+1)%3
+	c.Stop(stopped)
+	clustertest.Submit(t, leader, queue.KindArrive, token(1))
+	clustertest.Eventually(t, "the slot ends", func() error {
+		if leader.Lookup(token(1)).State == queue.Active {
+			return errors.New("it is kept")
+		}
+		return nil
+	})
+	var ids []string
+	for _, m := range leader.Status().Members {
+		ids = append(ids, m.ID)
+	}
+	if slices.Sort(ids); !slices.Equal(ids, []string{"n1", "n2", "n3"}) {
+		t.Errorf("the members are %q", ids)
+	}
+	c.Start(stopped)
+	c.WaitReady()
 }

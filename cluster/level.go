@@ -17,7 +17,7 @@ import (
 //   - 2: the entry that raises the level, and snapshots of format 2
 //   - 3: limits with first_hit_ttl, visitors that are unconfirmed, the command KindStay, changes of the proof keys, and snapshots
 //     of format 3
-//   - 4: the commands KindReserve and KindAsk
+//   - 4: the commands KindReserve and KindAsk, and what they make of a table in a snapshot
 //
 // The level of a cluster is part of the replicated state. It is the lowest of what its voters have announced, it is
 // raised once all of them have, and it never falls: whoever could not read an entry must never meet it.

@@ -70,13 +70,14 @@ func (r *roster) committed() (servers []raft.Server, index uint64, changed <-cha
 
 // --- who is there, for those who talk to all of them ---------------------------------------
 
-// members are the servers of the newest configuration that this node has seen, committed or not: what Raft itself goes by.
+// members are the servers of the newest configuration that this node has seen, committed or not: what Raft itself goes by. They are a
+// copy: the library hands out the list that it shows to everybody.
 func (n *Node) members() []raft.Server {
 	future := n.raft.GetConfiguration()
 	if future.Error() != nil {
 		return nil
 	}
-	return future.Configuration().Servers
+	return slices.Clone(future.Configuration().Servers)
 }
 
 // voters are the ids of those of them that vote.

@@ -101,11 +101,12 @@ func (l *loop) begin(c *loopClient, in []byte) bool {
 		l.conclude(c, h, &from, v)
 		return true
 	}
-	if l.budget == 0 {
+	// Who holds a slot and is to say so to the others first (see pass) is not one of those who wait here for a turn.
+	if l.budget == 0 && !s.holds(&who) {
 		l.park(c, in)
 		return true
 	}
-	l.budget--
+	l.budget = max(0, l.budget-1)
 	l.lag = 0
 	l.settle(c, in, &who)
 	return true

@@ -80,8 +80,8 @@ func (s *Server) touch(c *caller) {
 	s.room.Touch(c.token)
 }
 
-// claim is the command with which a released visitor takes its slot. A poll leaves the ticket with it until the next request shows that
-// its answer has come to the visitor: it would be a lost place otherwise (I3).
+// claim is the command with which a released visitor takes its slot. A poll leaves the ticket with it until a request for a page has
+// shown that its answer came to the visitor: it would be a lost place otherwise (I3).
 func (c *caller) claim() queue.Kind {
 	if c.poll {
 		return queue.KindReserve
@@ -263,19 +263,20 @@ const settled queue.Kind = 0
 // stand decides for a visitor with a cookie as far as this replica can. When it cannot, it says what to submit instead:
 // KindEnter for a first visit, or, when the verdict names the visitor, for a slot and nothing else.
 func (s *Server) stand(c *caller) (verdict, queue.Kind) {
-	if c.good || c.view.State != queue.Unknown {
+	holds := s.holds(c)
+	if !holds && (c.good || c.view.State != queue.Unknown) {
 		if v, ok := s.passApart(c); ok {
 			return v, settled
 		}
 	}
 	switch c.view.State {
 	case queue.Active:
-		s.touch(c)
 		switch {
-		case s.room.Now() >= c.view.Deadline:
+		case !holds:
+			s.room.Asked(c.token)
 			return verdict{}, c.here() // the majority may have given the slot away (I5)
 		case c.view.Reserved && !c.poll:
-			return verdict{}, queue.KindClaim
+			return verdict{}, queue.KindClaim // which is a sign of life too
 		}
 		return s.inside(c), settled
 	case queue.Released:
@@ -301,8 +302,14 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	return verdict{}, queue.KindArrive
 }
 
-// inside is the verdict on a visitor that by this replica has a slot.
+// holds reports whether by this replica the visitor has a slot, and may pass on its word (I5).
+func (s *Server) holds(c *caller) bool {
+	return c.view.State == queue.Active && s.room.Now() < c.view.Deadline
+}
+
+// inside lets in a visitor that holds a slot, and notes that it was here.
 func (s *Server) inside(c *caller) verdict {
+	s.touch(c)
 	return verdict{outcome: letIn, token: c.token, index: s.room.Applied(), tell: !c.good || c.renew}
 }
 
@@ -347,7 +354,7 @@ func (s *Server) undecided(c *caller) verdict {
 	switch {
 	case c.view.State == queue.Absent:
 		return s.inLine(c)
-	case c.view.State == queue.Active && s.room.Now() < c.view.Deadline:
+	case s.holds(c):
 		return s.inside(c)
 	}
 	return verdict{outcome: failed, token: c.token, still: s.outage.standsStill()}
@@ -360,6 +367,9 @@ const maxCommands = 3
 // follow turns the decision on a command into a verdict, or into the command that has to follow: KindEnter for a first visit.
 func follow(c *caller, kind queue.Kind, d queue.Decision) (verdict, queue.Kind) {
 	v := verdict{token: c.token, position: d.Position, index: d.Index, tell: !c.good || c.renew || d.State != c.view.State}
+	if d.Refusal == queue.NoVisitor {
+		c.view = queue.View{} // this replica does not know yet that it has gone
+	}
 	switch {
 	case d.State == queue.Active:
 		v.outcome = letIn

@@ -51,13 +51,13 @@ var gateCases = []gateCase{
 		_, c := r.active(t)
 		r.advance(time.Minute)
 		return c
-	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), touch: true},
+	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), asked: true},
 	{name: "active past its deadline, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
 		_, c := r.active(t)
 		r.advance(time.Minute)
 		r.submitErr = errNoQuorum
 		return c
-	}, outcome: failed, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), touch: true},
+	}, outcome: failed, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), asked: true},
 	{name: "queued", prepare: func(t *testing.T, r *fakeRoom) string {
 		r.queued(t)
 		_, c := r.queued(t)
@@ -125,7 +125,7 @@ var gateCases = []gateCase{
 		token := newToken()
 		r.set(token, queue.View{State: queue.Active, Ticket: 7, Deadline: r.now})
 		return r.cookie(token, 50)
-	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), touch: true},
+	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), asked: true},
 	{name: "absent", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Absent, Ticket: 1, Position: 1})
@@ -147,18 +147,24 @@ var gateCases = []gateCase{
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now + 60_000})
 		return c
-	}, outcome: letIn, kinds: kinds(queue.KindClaim), poll: kinds(), touch: true, reserved: true},
+	}, outcome: letIn, kinds: kinds(queue.KindClaim), poll: kinds(), reserved: true},
 	{name: "reserved by a poll, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now + 60_000})
 		r.submitErr = errNoQuorum
 		return c
 	}, outcome: letIn, kinds: kinds(queue.KindClaim), poll: kinds(), touch: true, reserved: true},
+	{name: "reserved by a poll, told more than this node knows, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
+		token, _ := r.queued(t)
+		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now + 60_000})
+		r.submitErr = errNoQuorum
+		return r.cookie(token, 500)
+	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(), touch: true, reserved: true},
 	{name: "reserved by a poll, past its deadline", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: r.now, Deadline: r.now})
 		return c
-	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), touch: true, reserved: true},
+	}, outcome: letIn, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), asked: true},
 	{name: "released", prepare: func(t *testing.T, r *fakeRoom) string {
 		token, c := r.queued(t)
 		r.set(token, queue.View{State: queue.Released, Ticket: 1})
@@ -292,6 +298,22 @@ func TestGate(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What the cluster has said counts, though this replica does not show it yet and nobody can say what comes next.
+func TestAReplicaDoesNotOverruleTheCluster(t *testing.T) {
+	room := newRoom(t, 10)
+	token, cookie := room.queued(t)
+	room.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: room.now, Deadline: room.now + 60_000})
+	room.gone = token
+	s := serve(t, room, newSite(t, nil).URL, nil)
+	r := s.ask("GET", "/shop", "Cookie: "+cookie, "Accept: application/json")
+	if r.StatusCode == 200 || r.Header.Get("X-Origin") != "" {
+		t.Errorf("a visitor that was taken out: %d from the origin", r.StatusCode)
+	}
+	if got := room.commands(); !sameKinds(got, kinds(queue.KindClaim, queue.KindArrive)) {
+		t.Errorf("submitted %v", got)
 	}
 }
 

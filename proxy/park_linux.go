@@ -59,12 +59,23 @@ func (l *loop) again(in []byte) {
 	}
 }
 
-// turnAway answers a parked request for which no time was found. Who has a place hears it, as far as this replica may say so.
+// turnAway answers a parked request for which no time was found. Who has a place hears it, as far as this replica may say so, and who
+// has a slot by now passes.
 func (l *loop) turnAway(c *loopClient) {
 	c.parked = nil
 	l.again(c.request)
 	from, v := l.s.senderOf(c.peer, l.head.fields), shedVerdict
-	if who := l.s.identify(l.head.fields, c.peer); who.view.State.Waits() && !l.s.behind(&who) {
+	who := l.s.identify(l.head.fields, c.peer)
+	passed, inside := l.pass(&who)
+	switch {
+	case string(l.head.path) == pathQueue:
+		l.reply(c, l.s.queuePage(&l.head), false)
+		return
+	case inside:
+		v = passed
+	case l.s.holds(&who):
+		v = l.s.inside(&who)
+	case who.view.State.Waits() && !l.s.behind(&who):
 		l.s.room.Asked(who.token)
 		v = l.s.inLine(&who)
 	}

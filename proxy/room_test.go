@@ -26,6 +26,7 @@ type fakeRoom struct {
 	submitErr error
 	behind    map[uint64]func(*fakeRoom) // what applying an index brings; missing: it never comes
 	hasRoom   *bool                      // what HasRoom says, when not the truth
+	gone      queue.Token                // it has been taken out, which no view shows, and then there was no quorum any more
 	turn      queue.Token                // an absent visitor that is promoted as soon as it comes
 
 	touched   []queue.Token
@@ -164,6 +165,12 @@ func (r *fakeRoom) Submit(ctx context.Context, c queue.Command) (queue.Decision,
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.submitted = append(r.submitted, c)
+	switch {
+	case c.Token == r.gone && c.Kind == queue.KindClaim:
+		return queue.Decision{Refusal: queue.NoVisitor}, nil
+	case c.Token == r.gone:
+		return queue.Decision{}, errNoQuorum
+	}
 	if r.submitErr != nil {
 		return queue.Decision{}, r.submitErr
 	}

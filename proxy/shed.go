@@ -33,7 +33,7 @@ const (
 	shedMost     = 90 // somebody has to be decided, or nobody would see that it is over
 )
 
-func newShedder() *shedder { return &shedder{now: time.Now, random: rand.Float64} }
+func newShedder() *shedder { return &shedder{now: time.Now, random: rand.Float64, begun: time.Now()} }
 
 // turnsAway reports whether the next arrival has to come back later.
 func (s *shedder) turnsAway() bool {

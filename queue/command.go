@@ -21,8 +21,9 @@ const (
 	KindResume Kind = 7 // a new leader's first command: time stood still for Arg milliseconds
 	KindStay   Kind = 8 // a request without the cookie was still under way Arg milliseconds ago; from feature level 3 on
 
-	// A poll takes a slot by KindReserve, and its answer may be lost: the ticket stays with the slot until a KindTouch. What was seen of
-	// the visitor without letting it in to a page comes as KindAsk, which is KindTouch otherwise. Both are from feature level 4 on.
+	// A poll takes a slot by KindReserve, and its answer may be lost: the ticket stays with the slot until a KindClaim, KindArrive or
+	// KindTouch. What was seen of the visitor without letting it in to a page comes as KindAsk, which is KindTouch otherwise. Both are from
+	// feature level 4 on.
 	KindReserve Kind = 9
 	KindAsk     Kind = 10
 
