@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -97,7 +98,10 @@ func TestRoles(t *testing.T) {
 // The log says of each change who made it, and of what is refused who asked.
 func TestChangesAreAudited(t *testing.T) {
 	n := &node{known: true}
-	h := n.handlerOf(t, func(c *Config) { c.Token, c.ReadToken, c.ClientCertificates = operateToken, readToken, true })
+	h := n.handlerOf(t, func(c *Config) {
+		c.Token, c.ReadToken, c.ClientCertificates = operateToken, readToken, true
+		c.Keys, c.RotateKey = func() []Key { return nil }, func(context.Context) error { return nil }
+	})
 	line := func() string {
 		text := n.log.String()
 		n.log.Reset()
@@ -118,6 +122,10 @@ func TestChangesAreAudited(t *testing.T) {
 		{
 			func() { ask(h, "POST", "/v1/cluster/remove", `{"id":"n1"}`, bearer(operateToken)) },
 			[]string{`"msg":"members changed"`, `"change":"remove"`, `"member":"n1"`, `"by":"token"`, `"applied_index":4711`},
+		},
+		{
+			func() { ask(h, "POST", "/v1/keys/rotate", "", bearer(operateToken)) },
+			[]string{`"msg":"proof keys changed"`, `"change":"rotate"`, `"by":"token"`, `"status":200`, `"applied_index":4711`},
 		},
 		{
 			func() { ask(h, "PUT", "/v1/limits", `{"max_active":3}`, bearer(readToken)) },

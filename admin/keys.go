@@ -48,7 +48,7 @@ func (s *Server) changeKeys(w http.ResponseWriter, r *http.Request, who *caller,
 	err := change(ctx)
 	switch refused := (*RefusedError)(nil); {
 	case err == nil:
-		s.log.Info("proof keys changed", append(attrs, "status", http.StatusOK)...)
+		s.log.Info("proof keys changed", append(attrs, "status", http.StatusOK, "applied_index", s.cfg.Status().AppliedIndex)...)
 		s.keys(w, r)
 	case errors.As(err, &refused):
 		status := http.StatusConflict

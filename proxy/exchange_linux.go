@@ -147,7 +147,7 @@ func (l *loop) settle(c *loopClient, in []byte, who *caller) {
 		if s.pow != nil {
 			s.pow.clear(who, h, from.client, s.room.Keys(), s.room.Now())
 		}
-		if v, kind = s.stand(who); kind == queue.KindEnter && v.token != who.token {
+		if v, kind = s.stand(who, &from); kind == queue.KindEnter && v.token != who.token {
 			l.leave(c, in) // it left the table between two looks at it
 			return
 		}

@@ -223,7 +223,7 @@ func (s *Server) settle(c caller, from *sender) verdict {
 		}
 		c.view = s.room.Lookup(c.token)
 	}
-	v, kind := s.stand(&c)
+	v, kind := s.stand(&c, from)
 	switch kind {
 	case settled:
 		return v
@@ -262,7 +262,7 @@ const settled queue.Kind = 0
 
 // stand decides for a visitor with a cookie as far as this replica can. When it cannot, it says what to submit instead:
 // KindEnter for a first visit, or, when the verdict names the visitor, for a slot and nothing else.
-func (s *Server) stand(c *caller) (verdict, queue.Kind) {
+func (s *Server) stand(c *caller, from *sender) (verdict, queue.Kind) {
 	holds := s.holds(c)
 	if !holds && (c.good || c.view.State != queue.Unknown) {
 		if v, ok := s.passApart(c); ok {
@@ -298,6 +298,10 @@ func (s *Server) stand(c *caller) (verdict, queue.Kind) {
 	}
 	if s.pow != nil && !c.cleared {
 		return s.holdBack(c)
+	}
+	if s.room.Quorum() && !s.limits.place(from.client) { // without a majority nobody is given one
+		s.metrics.limited[limitNewcomers].Inc()
+		return verdict{outcome: limited, token: c.token}, settled
 	}
 	return verdict{}, queue.KindArrive
 }

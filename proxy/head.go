@@ -27,7 +27,7 @@ const (
 	fieldContentLength
 	fieldCookie
 	fieldExpect
-	fieldForwarded // Forwarded, and X-Forwarded-… that have no kind of their own
+	fieldForwarded // Forwarded, and every X-Forwarded-… that has no kind of its own
 	fieldForwardedFor
 	fieldForwardedHost
 	fieldForwardedProto
@@ -54,11 +54,6 @@ var knownFields = func() (byLength [32][]knownField) {
 		"x-forwarded-for":     fieldForwardedFor,
 		"x-forwarded-host":    fieldForwardedHost,
 		"x-forwarded-proto":   fieldForwardedProto,
-		"x-forwarded-port":    fieldForwarded,
-		"x-forwarded-prefix":  fieldForwarded,
-		"x-forwarded-scheme":  fieldForwarded,
-		"x-forwarded-server":  fieldForwarded,
-		"x-forwarded-ssl":     fieldForwarded,
 		"x-real-ip":           fieldRealIP,
 		"keep-alive":          fieldHop,
 		"proxy-connection":    fieldHop,
@@ -97,9 +92,25 @@ var knownFirsts = func() (byLength [len(knownFields)]uint32) {
 	return byLength
 }()
 
+// forwardedPrefix begins the names of what proxies say of a request, to which each adds its own: -User, -Email, -Client-Cert.
+const forwardedPrefix = "x-forwarded-"
+
 // kindOf finds the kind of a header name. Many origins read X_Forwarded_For as
 // X-Forwarded-For, so what only an underscore tells from a forwarding header is cut out.
 func kindOf(name []byte) fieldKind {
+	kind := knownKind(name)
+	if kind == fieldOther && len(name) > len(forwardedPrefix) && lowerByte(name[0]) == 'x' {
+		switch same, exact := sameName(name[:len(forwardedPrefix)], forwardedPrefix); {
+		case same && exact:
+			return fieldForwarded
+		case same:
+			return fieldRewrite
+		}
+	}
+	return kind
+}
+
+func knownKind(name []byte) fieldKind {
 	if len(name) >= len(knownFields) || len(name) == 0 || knownFirsts[len(name)]>>(name[0]&31)&1 == 0 {
 		return fieldOther
 	}

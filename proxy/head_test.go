@@ -132,6 +132,8 @@ func FuzzParseFields(f *testing.F) {
 func TestKindOf(t *testing.T) {
 	for name, want := range map[string]fieldKind{
 		"Cookie": fieldCookie, "cOOkie": fieldCookie, "X-Forwarded-For": fieldForwardedFor, "X_Forwarded_For": fieldRewrite, "x-forwarded_for": fieldRewrite,
+		"X-Forwarded-Port": fieldForwarded, "x-forwarded-client-cert": fieldForwarded, "X-FORWARDED-A-NAME-THAT-NO-TABLE-HAS-ROOM-FOR": fieldForwarded,
+		"X_Forwarded-User": fieldRewrite, "X-Forwarded_Email": fieldRewrite, "X-Forwarded-": fieldOther, "X-Forwarder": fieldOther,
 		"X_Real_IP": fieldRewrite, "Content_Length": fieldOther, "X-A": fieldOther, "": fieldOther, "Transfer-Encoding": fieldTransferEncoding, strings.Repeat("x", 99): fieldOther,
 	} {
 		if got := kindOf([]byte(name)); got != want {

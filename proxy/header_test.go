@@ -40,6 +40,14 @@ func TestHeadersToTheOrigin(t *testing.T) {
 			want: map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "Forwarded": "", "X-Forwarded-Host": "shop.test", "X-Forwarded-Proto": ownScheme(), "X-Forwarded-Port": "", "X_forwarded_for": "", "X-Original-Url": "", "X-Rewrite-Url": ""},
 		},
 		{
+			name: "forged, of any name", lines: []string{"X-Forwarded-User: root", "x-forwarded-client-cert: Subject=root", "X_Forwarded_Email: root@shop.test", "X-Forwarded-Groups: admin"},
+			want: map[string]string{"X-Forwarded-User": "", "X-Forwarded-Client-Cert": "", "X_forwarded_email": "", "X-Forwarded-Groups": ""},
+		},
+		{
+			name: "trusted, of any name", trusted: true, lines: []string{"X-Forwarded-User: jo", "X_Forwarded_Email: jo@shop.test"},
+			want: map[string]string{"X-Forwarded-User": "jo", "X_forwarded_email": ""},
+		},
+		{
 			name: "trusted", trusted: true, lines: []string{"X-Forwarded-For: 6.6.6.6, 203.0.113.7", "X-Real-IP: 6.6.6.6", "X-Forwarded-Proto: https", "X-Forwarded-Host: public.test", "X-Forwarded-Port: 443"},
 			want: map[string]string{"X-Forwarded-For": "6.6.6.6, 203.0.113.7, 127.0.0.1", "X-Real-Ip": "203.0.113.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "public.test", "X-Forwarded-Port": "443"},
 		},

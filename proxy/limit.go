@@ -29,6 +29,7 @@ type edgeLimits struct {
 	visitors  *meter
 	polls     *meter
 	newcomers *meter
+	places    *meter
 }
 
 func newEdgeLimits(cfg *Config) *edgeLimits {
@@ -36,12 +37,19 @@ func newEdgeLimits(cfg *Config) *edgeLimits {
 		visitors:  newMeter(float64(cfg.VisitorRPS), 2*cfg.VisitorRPS),
 		polls:     newMeter(float64(cfg.PollRPS), 4*cfg.PollRPS),
 		newcomers: newMeter(float64(cfg.NewPerIPPerMinute)/60, cfg.NewPerIPPerMinute),
+		places:    newMeter(float64(cfg.NewPerIPPerMinute)/60, cfg.NewPerIPPerMinute),
 	}
 }
 
 // newcomer counts a first visit and reports whether its address may make another one.
 func (l *edgeLimits) newcomer(from netip.Addr) bool {
 	return l.newcomers == nil || l.newcomers.allow(prefixOf(from).As16())
+}
+
+// place counts a place in line that is taken with a name from a first visit, and reports whether its address may take another one. Names
+// can be gathered over hours, or by many, so counting those who get one is not enough.
+func (l *edgeLimits) place(from netip.Addr) bool {
+	return l.places == nil || l.places.allow(prefixOf(from).As16())
 }
 
 // visitor counts a request and reports whether its visitor may make another one.

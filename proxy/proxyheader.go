@@ -119,7 +119,7 @@ func readProxyBinary(r io.Reader) (netip.Addr, error) {
 	return netip.Addr{}, errProxyHeader
 }
 
-var noProxyHeader = []byte("HTTP/1.1 400 Bad Request\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+var noProxyHeader = []byte("HTTP/1.1 400 Bad Request\r\nCache-Control: no-store\r\nVary: Cookie\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 // introduce reads the header of a connection from a trusted proxy and goes on with it as the client's. Its errors end the
 // connection.

@@ -376,6 +376,40 @@ func TestNewPerIPPerMinute(t *testing.T) {
 	}
 }
 
+// Names that were given out elsewhere, or over hours, are no way around the limit: an address takes so many places and no more. Whoever
+// has one goes on.
+func TestPlacesPerAddress(t *testing.T) {
+	room := newRoom(t, 0)
+	s := serve(t, room, newSite(t, nil).URL, func(c *Config) {
+		c.NewPerIPPerMinute = 2
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	var names []string
+	for range 4 {
+		names = append(names, room.cookie(newToken(), 0))
+	}
+	poll := func(address, cookie string) int {
+		return s.ask("GET", "/wr_check", "X-Forwarded-For: "+address, "Cookie: "+cookie).StatusCode
+	}
+	got := []int{
+		poll("192.0.2.1", names[0]), poll("192.0.2.1", names[1]), poll("192.0.2.1", names[2]), poll("192.0.2.1", names[0]),
+		poll("192.0.2.2", names[2]), poll("192.0.2.1", names[2]),
+	}
+	if want := []int{200, 200, 429, 200, 200, 200}; !equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	room.do(func(r *fakeRoom) { r.noQuorum, r.submitErr = true, errNoQuorum })
+	for range 3 {
+		if got := poll("192.0.2.3", names[3]); got != 503 {
+			t.Errorf("without a majority: got %d, want 503", got)
+		}
+	}
+	room.do(func(r *fakeRoom) { r.noQuorum, r.submitErr = false, nil })
+	if got := poll("192.0.2.3", names[3]); got != 200 {
+		t.Errorf("what it asked in vain counts: got %d", got)
+	}
+}
+
 func equal(a, b []int) bool {
 	if len(a) != len(b) {
 		return false

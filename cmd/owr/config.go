@@ -329,7 +329,7 @@ func (r *reader) clusterTLS(node string, f *clusterFlags) *cluster.TLS {
 	case set != "" && missing != "":
 		r.fail(missing, "it is not set, and %s is: a certificate, its key and the authority belong together", r.env.describe(set))
 	}
-	if set == "" || r.err != nil {
+	if set == "" || r.err != nil || !r.privateKey("cluster-tls-key", f.ClusterTLSKey) {
 		return nil
 	}
 	t := &cluster.TLS{Cert: f.ClusterTLSCert, Key: f.ClusterTLSKey, CA: f.ClusterTLSCA, Prefer: mode == "prefer"}

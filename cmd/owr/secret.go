@@ -74,8 +74,27 @@ func (r *reader) textOrFile(flag, text, path string) string {
 // maxSecret is more than any secret needs, in bytes.
 const maxSecret = 64 << 10
 
-// secretFile reads a secret from a file, without the line's end. What anybody may write is no secret, so it is refused; what others may
-// read is told in the log alone, because container platforms mount secrets like that and keep others out in other ways.
+// isPrivate looks at who may touch a secret's file. What anybody may write is no secret, so it is refused; what others may read or a group
+// may write is told in the log alone, because container platforms mount secrets like that and keep others out in other ways.
+func (r *reader) isPrivate(flag, path string, mode os.FileMode) bool {
+	switch {
+	case !mode.IsRegular(): // a pipe's mode says nothing
+	case mode.Perm()&0o002 != 0:
+		r.fail(flag, "%q may be written by everybody (%v): chmod 0600", path, mode.Perm())
+		return false
+	case mode.Perm()&0o064 != 0:
+		r.env.warn("a secret's file is open to others than its owner: chmod 0600 where that is possible", "setting", r.env.describe(flag), "file", path, "mode", mode.Perm().String())
+	}
+	return true
+}
+
+// privateKey looks at who may touch the file of a private key. Whether there is one is for others to say.
+func (r *reader) privateKey(flag, path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || r.isPrivate(flag, path, info.Mode())
+}
+
+// secretFile reads a secret from a file, without the line's end.
 func (r *reader) secretFile(flag, path string) string {
 	f, err := os.Open(path)
 	if err != nil {
@@ -88,14 +107,8 @@ func (r *reader) secretFile(flag, path string) string {
 		r.fail(flag, "%q cannot be read: %v", path, reason(err))
 		return ""
 	}
-	if mode := info.Mode(); mode.IsRegular() { // a pipe's mode says nothing
-		switch {
-		case mode.Perm()&0o002 != 0:
-			r.fail(flag, "%q may be written by everybody (%v): chmod 0600", path, mode.Perm())
-			return ""
-		case mode.Perm()&0o044 != 0:
-			r.env.warn("a secret's file can be read by others than its owner: chmod 0600 where that is possible", "setting", r.env.describe(flag), "file", path, "mode", mode.Perm().String())
-		}
+	if !r.isPrivate(flag, path, info.Mode()) {
+		return ""
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	text := strings.TrimRight(string(content), "\r\n")

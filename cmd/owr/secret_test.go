@@ -114,7 +114,7 @@ func TestTheModeOfASecretsFile(t *testing.T) {
 	for _, c := range []struct {
 		mode            os.FileMode
 		warned, refused bool
-	}{{0o600, false, false}, {0o400, false, false}, {0o640, true, false}, {0o444, true, false}, {0o644, true, false}, {0o660, true, false}, {0o666, false, true}, {0o602, false, true}} {
+	}{{0o600, false, false}, {0o400, false, false}, {0o640, true, false}, {0o444, true, false}, {0o644, true, false}, {0o660, true, false}, {0o620, true, false}, {0o666, false, true}, {0o602, false, true}} {
 		if err := os.WriteFile(path, []byte("hunter2-hunter2-hunter2\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -181,6 +181,38 @@ func TestTokensThatAreWeak(t *testing.T) {
 	} {
 		if _, err := configure(environ); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "WR_ADMIN") {
 			t.Errorf("%q: %v, want a refusal that names the variable and not the value", environ, err)
+		}
+	}
+}
+
+// The file of a private key is held to the same, of the node's listeners and of the cluster.
+func TestTheModeOfAPrivateKey(t *testing.T) {
+	p := newPaper(t)
+	dir := t.TempDir()
+	made(t, "cert", "node", "n1", "--ensure", "--ca", dir, "--out", dir)
+	own := []string{"WR_TLS_CERT=" + p.cert, "WR_TLS_KEY=" + p.key}
+	node := []string{
+		"WR_CLUSTER_TLS_CERT=" + filepath.Join(dir, "n1.crt"), "WR_CLUSTER_TLS_KEY=" + filepath.Join(dir, "n1.key"),
+		"WR_CLUSTER_TLS_CA=" + filepath.Join(dir, "ca.crt"), "WR_NODE_ID=n1",
+	}
+	for _, c := range []struct {
+		environ       []string
+		setting, path string
+	}{{own, "WR_TLS_KEY", p.key}, {node, "WR_CLUSTER_TLS_KEY", filepath.Join(dir, "n1.key")}} {
+		if log := doubts(t, c.environ); log != "" {
+			t.Errorf("%s: %q, want nothing of a file for its owner alone", c.setting, log)
+		}
+		if err := os.Chmod(c.path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if log := doubts(t, c.environ); strings.Count(log, "\n") != 1 || !strings.Contains(log, c.path) || !strings.Contains(log, c.setting) {
+			t.Errorf("%s: %q, want a warning of a file that all may read", c.setting, log)
+		}
+		if err := os.Chmod(c.path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := configure(c.environ); err == nil || !strings.Contains(err.Error(), c.setting) || !strings.Contains(err.Error(), "written by everybody") {
+			t.Errorf("%s: %v, want a refusal of a file that all may write", c.setting, err)
 		}
 	}
 }

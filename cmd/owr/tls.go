@@ -29,6 +29,9 @@ func (r *reader) keyPair(certFlag, cert, keyFlag, key string) keyPair {
 		r.fail(certFlag, "%q cannot be used with %s: %v: give PEM files of a certificate and of its own key", cert, r.env.describe(keyFlag), err)
 		return keyPair{}
 	}
+	if !r.privateKey(keyFlag, key) {
+		return keyPair{}
+	}
 	return keyPair{cert, key}
 }
 
