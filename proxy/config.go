@@ -93,9 +93,10 @@ type Config struct {
 	HeaderTimeout  time.Duration  // 10 s; for a whole head
 	StallTimeout   time.Duration  // 30 s; a body or a reader without progress
 	IdleTimeout    time.Duration  // 60 s; a connection between two requests
+	MaxBody        int64          // bytes; the longest body of a request; 0: no limit
 	MinRate        int            // bytes a second that a body or a reader makes on average over StallTimeout, while we wait for it; 0: no limit
 
-	// Limits at the edge; 0 switches one off. Trusted proxies are exempt where an address counts.
+	// Limits at the edge; 0 switches one off. The connections of trusted proxies are not counted for an address.
 	MaxConns          int // open connections of clients; beyond it an idle one makes room, or the new one gets 503
 	MaxDescriptors    int // descriptors that clients' connections and those to the origin take together; at least MaxConns
 	MaxConnsPerIP     int // open connections of one address
@@ -181,7 +182,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("config: MaxHeader: %d is not between 1024 and 1048576 bytes", c.MaxHeader)
 	}
 	for name, n := range map[string]int{
-		"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "MaxConns": c.MaxConns, "MaxDescriptors": c.MaxDescriptors, "MinRate": c.MinRate,
+		"MaxConnsPerIP": c.MaxConnsPerIP, "VisitorRPS": c.VisitorRPS, "MaxConns": c.MaxConns, "MaxDescriptors": c.MaxDescriptors, "MinRate": c.MinRate, "MaxBody": int(c.MaxBody),
 		"PollRPS": c.PollRPS, "NewPerIPPerMinute": c.NewPerIPPerMinute, "VisitorConcurrency": c.VisitorConcurrency,
 	} {
 		if n < 0 {

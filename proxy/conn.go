@@ -35,6 +35,7 @@ type clientConn struct {
 	peer     netip.Addr // whoever reads; whoever closes, under clientConns.mu
 	born     time.Time  // when a goroutine got it
 	stall    time.Duration
+	maxBody  int64 // bytes; 0: no limit
 	metrics  *metrics
 	paced    *pacedConn // what lies below TLS; nil without TLS
 
@@ -86,9 +87,12 @@ func (c *clientConn) take(data []byte) int {
 	if headEnds {
 		c.x = exchanges.Get().(*exchange)
 		c.x.decided = false
-		if r := c.x.head.readRaw(c.intake.head); r != nil {
+		switch r := c.x.head.readRaw(c.intake.head); {
+		case r != nil:
 			c.intake.refuse(r)
-		} else {
+		case c.maxBody > 0 && c.x.head.length > c.maxBody:
+			c.intake.refuse(&refusal{413, "body"})
+		default:
 			c.intake.body(c.x.head.length)
 		}
 	}
@@ -107,7 +111,7 @@ func (c *clientConn) refused(n int) error {
 func (s *Server) newClientConn(conn net.Conn, peer netip.Addr) *clientConn {
 	pace := flow{least: int64(s.cfg.MinRate), window: s.cfg.StallTimeout}
 	return &clientConn{
-		Conn: conn, peer: peer, born: time.Now(), stall: s.cfg.StallTimeout, metrics: s.metrics, gone: s.connGone, received: pace, sent: pace,
+		Conn: conn, peer: peer, born: time.Now(), stall: s.cfg.StallTimeout, maxBody: s.cfg.MaxBody, metrics: s.metrics, gone: s.connGone, received: pace, sent: pace,
 	}
 }
 
@@ -320,12 +324,12 @@ func (cs *clientConns) admit(peer netip.Addr, counted bool) (limitReason, bool) 
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	switch {
-	case counted && cs.of[peer] >= cs.most:
+	case counted && cs.of[prefixOf(peer)] >= cs.most:
 		return limitAddress, false
 	case cs.max > 0 && cs.open >= cs.max:
 		return limitConns, false
 	}
-	cs.of[peer]++
+	cs.of[prefixOf(peer)]++
 	cs.open++
 	return 0, true
 }
@@ -350,12 +354,12 @@ func (cs *clientConns) remove(c *clientConn) {
 func (cs *clientConns) rename(c *clientConn, peer netip.Addr, counted bool) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if counted && cs.of[peer] >= cs.most {
+	if counted && cs.of[prefixOf(peer)] >= cs.most {
 		return false
 	}
 	if _, open := cs.all[c]; open { // else it has been cut off, and counted for nobody
 		cs.forget(c.peer)
-		cs.of[peer]++
+		cs.of[prefixOf(peer)]++
 		c.peer = peer
 	}
 	return true
@@ -384,8 +388,9 @@ func (cs *clientConns) release(peer netip.Addr) {
 
 // forget takes a connection off its address; who calls it has the lock.
 func (cs *clientConns) forget(peer netip.Addr) {
-	if cs.of[peer]--; cs.of[peer] <= 0 {
-		delete(cs.of, peer)
+	key := prefixOf(peer)
+	if cs.of[key]--; cs.of[key] <= 0 {
+		delete(cs.of, key)
 	}
 }
 

@@ -123,3 +123,43 @@ func TestAnAnswerInDropsIsNoSlowReader(t *testing.T) {
 		t.Errorf("got %d, %d bytes", r.StatusCode, len(r.text))
 	}
 }
+
+// A body that is too long is refused with its head where that says how long it is, and cut off where it does not. No origin ever has
+// such a body whole, and who asks first is not told to go on.
+func TestMaxBody(t *testing.T) {
+	room := newRoom(t, 10)
+	_, cookie := room.active(t)
+	origin := newSite(t, nil)
+	s := serve(t, room, origin.URL, func(c *Config) { c.MaxBody = 10 })
+	head := "POST /upload HTTP/1.1\r\nHost: shop.test\r\nCookie: " + cookie + "\r\n"
+	for _, c := range []struct {
+		name, raw string
+		status    int
+	}{
+		{"as long as it may be", head + "Content-Length: 10\r\n\r\n0123456789", 200},
+		{"one byte too long", head + "Content-Length: 11\r\n\r\n0123456789a", 413},
+		{"too long, and not sent yet", head + "Content-Length: 1000000\r\n\r\n", 413},
+		{"too long, and asked for first", head + "Content-Length: 11\r\nExpect: 100-continue\r\n\r\n", 413},
+		{"chunked, as long as it may be", head + "Transfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n", 200},
+		{"chunked, one byte too long", head + "Transfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n6\r\n56789a\r\n0\r\n\r\n", 413},
+		{"of a visitor that is outside", "POST /upload HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 11\r\n\r\n0123456789a", 413},
+	} {
+		w := s.dial()
+		r := w.send("%s", c.raw).mustAnswer("POST")
+		if r.StatusCode != c.status {
+			t.Errorf("%s: got %d, want %d", c.name, r.StatusCode, c.status)
+		}
+		if c.status == 413 && !w.ended() {
+			t.Errorf("%s: the connection goes on", c.name)
+		}
+	}
+	whole := 0
+	for _, h := range origin.seen() {
+		if h.err == nil {
+			whole++
+		}
+	}
+	if whole != 2 {
+		t.Errorf("the origin takes %d bodies for whole, want 2", whole)
+	}
+}

@@ -97,7 +97,10 @@ func (s *Server) forwardFailed(ctx *fasthttp.RequestCtx, x *exchange, err error,
 	unread := x.head.hasBody() && (up == nil || !up.complete)
 	if up != nil && up.clientErr != nil {
 		status := 400
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case errors.Is(err, errBodyTooLong):
+			status = 413
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			status = 408
 		}
 		s.refuse(ctx, &refusal{status, "body"})

@@ -238,6 +238,29 @@ func TestRequestLineEndedByABareLF(t *testing.T) {
 	}
 }
 
+// A subscriber has a whole /64 to come from.
+func TestConnectionsOfOneIPv6NetworkAreOneAddress(t *testing.T) {
+	cs := &clientConns{of: map[netip.Addr]int{}, most: 2}
+	for address, want := range map[string]bool{"2001:db8::1": true, "2001:db8:0:1::1": true, "192.0.2.1": true} {
+		a := netip.MustParseAddr(address)
+		for i := range 3 {
+			if a.Is6() {
+				a = a.Next()
+			}
+			if _, got := cs.admit(a, true); got != (want && i < 2) {
+				t.Errorf("%v, connection %d: admitted %v", a, i+1, got)
+			}
+		}
+		cs.release(a)
+		if _, got := cs.admit(a, true); !got {
+			t.Errorf("%v: no room after one has gone", a)
+		}
+	}
+	if len(cs.of) != 3 {
+		t.Errorf("%v", cs.of)
+	}
+}
+
 func TestMaxConnsPerIP(t *testing.T) {
 	room := newRoom(t, 10)
 	origin := newSite(t, nil)

@@ -35,6 +35,8 @@ func (s *Server) startUpload(ctx *fasthttp.RequestCtx, c *originConn, length int
 	return u
 }
 
+var errBodyTooLong = errors.New("the body is longer than WR_MAX_BODY")
+
 // answerGrace is how long the origin gets to say why after it has stopped reading.
 const answerGrace = 2 * time.Second
 
@@ -76,7 +78,9 @@ func (u *upload) copy(body io.Reader) (clientErr, originErr error) {
 			err = slow
 		}
 		if n > 0 {
-			total += int64(n)
+			if total += int64(n); u.s.cfg.MaxBody > 0 && total > u.s.cfg.MaxBody {
+				return errBodyTooLong, nil // a length would have been refused with the head
+			}
 			u.beat()
 			if _, werr := u.conn.Write(u.frame(buf, n)); werr != nil {
 				return nil, werr

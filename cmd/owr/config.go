@@ -38,6 +38,7 @@ type serveConfig struct {
 	HeaderTimeout     time.Duration
 	StallTimeout      time.Duration
 	MinRate           int // bytes a second; 0: no limit
+	MaxBody           int // bytes; 0: no limit
 	IdleTimeout       time.Duration
 	DrainDelay        time.Duration
 	PollMin           time.Duration
@@ -123,6 +124,7 @@ const (
 	maxDrainDelay = 20 * time.Second
 	maxRate       = 1_000_000
 	maxMinRate    = 1_000_000_000
+	maxMaxBody    = 1 << 40
 )
 
 func (l *commandLine) serveConfig() (serveConfig, error) {
@@ -146,6 +148,7 @@ func (l *commandLine) serveConfig() (serveConfig, error) {
 		HeaderTimeout:         r.seconds("header-timeout", f.HeaderTimeout, minTimeout, maxTimeout),
 		StallTimeout:          r.seconds("stall-timeout", f.StallTimeout, minTimeout, maxTimeout),
 		MinRate:               r.count("min-rate", f.MinRate, 0, maxMinRate),
+		MaxBody:               r.count("max-body", f.MaxBody, 0, maxMaxBody),
 		IdleTimeout:           r.seconds("idle-timeout", f.IdleTimeout, minTimeout, maxTimeout),
 		DrainDelay:            r.seconds("drain-delay", f.DrainDelay, 0, maxDrainDelay),
 		PollMin:               r.seconds("poll-min", f.PollMin, queue.MinDuration, time.Hour),

@@ -92,6 +92,7 @@ var everySetting = []struct {
 	{"WR_HEADER_TIMEOUT", "8", func(c serveConfig) any { return c.HeaderTimeout }, "8s"},
 	{"WR_STALL_TIMEOUT", "9", func(c serveConfig) any { return c.StallTimeout }, "9s"},
 	{"WR_MIN_RATE", "1000", func(c serveConfig) any { return c.MinRate }, "1000"},
+	{"WR_MAX_BODY", "1000000", func(c serveConfig) any { return c.MaxBody }, "1000000"},
 	{"WR_IDLE_TIMEOUT", "10", func(c serveConfig) any { return c.IdleTimeout }, "10s"},
 	{"WR_DRAIN_DELAY", "2.5", func(c serveConfig) any { return c.DrainDelay }, "2.5s"},
 	{"WR_POLL_MIN", "3", func(c serveConfig) any { return c.PollMin }, "3s"},

@@ -77,6 +77,7 @@ type edgeFlags struct {
 	MaxHeader         string `default:"16384" help:"Longest request head, in bytes."`
 	HeaderTimeout     string `default:"10" help:"Longest time for a whole request head, in seconds."`
 	StallTimeout      string `default:"30" help:"Longest time that a body or a reader may make no progress, in seconds."`
+	MaxBody           string `default:"0" help:"Longest body of a request, in bytes. 0: no limit."`
 	MinRate           string `default:"250" help:"Bytes per second that a body or a reader has to make on average over the stall timeout. 0: no limit."`
 	IdleTimeout       string `default:"60" help:"Longest time that a connection may be idle, in seconds."`
 	DrainDelay        string `default:"0" help:"How long a node that stops goes on serving while its readiness is off, in seconds."`

@@ -170,7 +170,7 @@ func (i *instance) proxyConfig(cfg serveConfig, registry *prometheus.Registry) (
 		Backend: cfg.Backend, BackendConnectTimeout: cfg.BackendConnectTimeout, BackendTimeout: cfg.BackendTimeout,
 		MainURL: cfg.MainURL, CookieName: cfg.CookieName, QueueMode: cfg.QueueMode, QueueStatus: cfg.QueueStatus,
 		TrustedProxies: cfg.TrustedProxies, ProxyProtocol: cfg.ProxyProtocol, MaxHeader: cfg.MaxHeader,
-		HeaderTimeout: cfg.HeaderTimeout, StallTimeout: cfg.StallTimeout, IdleTimeout: cfg.IdleTimeout, MinRate: cfg.MinRate,
+		HeaderTimeout: cfg.HeaderTimeout, StallTimeout: cfg.StallTimeout, IdleTimeout: cfg.IdleTimeout, MinRate: cfg.MinRate, MaxBody: int64(cfg.MaxBody),
 		PollMin: cfg.PollMin, PollMax: cfg.PollMax,
 		Loops: cfg.Loops, MaxConnsPerIP: cfg.MaxConnsPerIP, VisitorRPS: int(math.Ceil(cfg.VisitorRPS)), PollRPS: cfg.PollRPS, NewPerIPPerMinute: cfg.NewPerIPPerMinute,
 		VisitorConcurrency: cfg.VisitorConcurrency, Bind: cfg.Bind, FrameAncestors: cfg.FrameAncestors,
