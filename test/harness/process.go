@@ -123,7 +123,13 @@ func (p *Process) end(s syscall.Signal, limit time.Duration) int {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode()
 	case <-time.After(limit):
-		p.t.Fatalf("%s has not ended %v after %v", p.Name, limit, s)
+		p.signal(syscall.SIGQUIT) // it says where it is
+		select {
+		case <-p.done:
+		case <-time.After(limit):
+		}
+		text := p.Log()
+		p.t.Fatalf("%s has not ended %v after %v\n%s", p.Name, limit, s, text[max(0, strings.LastIndex(text, "SIGQUIT: quit")):])
 		return -1
 	}
 }
