@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/pprof"
 	"strconv"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 )
 
 const (
-	stopTime     = 28 * time.Second // from the signal until what is left is cut off
+	stopTime     = 27 * time.Second // from the signal until what is left is cut off
 	handOverTime = 3 * time.Second  // of it, to give leadership away
 	closeTime    = 2 * time.Second  // after it, for what is left then
 
@@ -283,8 +284,22 @@ func (i *instance) leave(ctx context.Context, token queue.Token) (found bool, in
 
 // stop ends the node in good order. It says that it is not ready, and goes on serving for as long as a load balancer may need to
 // hear of that; meanwhile leadership is handed over. Then it takes no new connections and lets requests under way and tunnels
-// finish. It takes at most stopTime + closeTime.
+// finish. It takes at most stopTime + closeTime; what has not ended by then is named and left.
 func (i *instance) stop() error {
+	ended := make(chan error, 1)
+	go func() { ended <- i.unwind() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopTime + closeTime):
+		i.log.Error("not everything has ended in time; the goroutines that are left follow")
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1) // there is nobody to tell if it fails
+		return fmt.Errorf("the node has not ended %v after it was told to", stopTime+closeTime)
+	}
+}
+
+// unwind is stop without an end of its own.
+func (i *instance) unwind() error {
 	i.proxy.Drain()
 	limit, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
