@@ -292,9 +292,16 @@ func (n *Node) propose(entry []byte) (any, error) {
 	return future.Response(), nil
 }
 
-// taken waits for a proposal and returns how it ended.
+// taken waits for a proposal and returns how it ended, or raft.ErrRaftShutdown once this node ends: the library answers nobody whose
+// entry has committed and is still on its way to the state machine when it shuts down.
 func (n *Node) taken(future raft.Future) error {
-	err := future.Error()
+	ended := make(chan error, 1)
+	go func() { ended <- future.Error() }()
+	err := raft.ErrRaftShutdown
+	select {
+	case err = <-ended:
+	case <-n.ctx.Done():
+	}
 	n.transfers.proposed(err)
 	return err
 }
