@@ -29,7 +29,7 @@ func gatedSite(t *testing.T) (origin *site, arrived chan struct{}, open func()) 
 // Each way through the proxy counts, and each gives back what it has counted.
 func TestVisitorConcurrency(t *testing.T) {
 	for name, change := range map[string]func(*Config){
-		"loops": nil, "goroutines": withoutLoops, "fasthttp": func(c *Config) { c.VisitorRPS = 1000 },
+		"loops": nil, "goroutines": withoutLoops,
 	} {
 		t.Run(name, func(t *testing.T) {
 			room := newRoom(t, 10)

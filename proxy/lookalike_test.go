@@ -7,7 +7,7 @@ import (
 
 // T13: what only looks like the visitor's cookie is none. It names nobody, and goes to the site as it came.
 func TestLookAlikesNameNobody(t *testing.T) {
-	for mode, change := range map[string]func(*Config){"loops": nil, "goroutines": withoutLoops, "fasthttp": func(c *Config) { c.VisitorRPS = 10_000 }} {
+	for mode, change := range map[string]func(*Config){"loops": nil, "goroutines": withoutLoops} {
 		room := newRoom(t, 1)
 		origin := newSite(t, nil)
 		s := serve(t, room, origin.URL, change)

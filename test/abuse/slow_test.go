@@ -99,12 +99,14 @@ func TestAborts(t *testing.T) {
 	stages := []string{
 		"",                           // before a byte
 		"GET / HTTP/1.1\r\nHost: sh", // in the head
-		"POST /upload HTTP/1.1\r\n" + own + "Content-Length: 100000\r\n\r\nhalf",             // in the body
-		"POST /upload HTTP/1.1\r\n" + own + "Transfer-Encoding: chunked\r\n\r\n5\r\nhal",     // in a chunk
-		"POST /upload HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100000\r\n\r\nhalf",     // of one outside
-		"GET /new HTTP/1.1\r\nHost: shop.test\r\n\r\n",                                       // while a decision is waited for
-		"GET /slow HTTP/1.1\r\n" + own + "\r\n",                                              // while the origin works
-		"GET /big HTTP/1.1\r\n" + own + "\r\n",                                               // in the answer
+		"POST /upload HTTP/1.1\r\n" + own + "Content-Length: 100000\r\n\r\nhalf",                     // in the body
+		"POST /upload HTTP/1.1\r\n" + own + "Transfer-Encoding: chunked\r\n\r\n5\r\nhal",             // in a chunk
+		"POST /upload HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100000\r\n\r\nhalf",             // of one outside
+		"GET /new HTTP/1.1\r\nHost: shop.test\r\n\r\n",                                               // while a decision is waited for
+		"GET /slow HTTP/1.1\r\n" + own + "\r\n",                                                      // while the origin works
+		"GET /big HTTP/1.1\r\n" + own + "\r\n",                                                       // in the answer
+		"POST /upload HTTP/1.1\r\n" + own + "Content-Length: 100000\r\nExpect: 100-continue\r\n\r\n", // while it waits for our leave
+		"GET /slow HTTP/1.1\r\n" + own + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", // before the 101
 		"GET /wr_check HTTP/1.1\r\n" + own + "\r\n",                                          // in an answer of owr's own
 		"GET / HTTP/1.1\r\n" + own + "\r\nGET / HTTP/1.1\r\n" + own + "\r\nGET / HTTP/1.1\r", // in a pipeline
 	}

@@ -167,7 +167,7 @@ func (w *way) suffer(h hostility, number int, at position) string {
 	defer c.Close()
 	good := func(name string) string {
 		tag := newTag()
-		c.send("GET /" + name + tag + " HTTP/1.1\r\nHost: shop.test\r\n" + w.inside + "\r\n")
+		c.send("GET /" + name + tag + " HTTP/1.1\r\nHost: shop.test\r\n" + w.inside + w.aside + "\r\n")
 		statuses, answers := c.told(nil, 1, false)
 		return wrong(statuses, answers, []string{"200"}, tag, []string{name})
 	}
@@ -177,7 +177,7 @@ func (w *way) suffer(h hostility, number int, at position) string {
 		}
 	}
 	tag := newTag()
-	length := ""
+	length := w.aside
 	if h.body != "" {
 		length = fmt.Sprintf("Content-Length: %d\r\n", len(h.body))
 	}
@@ -325,13 +325,13 @@ func (w *way) retried(method, path, body string, most int) string {
 	c := dial(w.t, w.address)
 	defer c.Close()
 	first := newTag()
-	c.send("GET /first" + first + " HTTP/1.1\r\nHost: shop.test\r\n" + w.inside + "\r\n") // leaves a connection that was used before
+	c.send("GET /first" + first + " HTTP/1.1\r\nHost: shop.test\r\n" + w.inside + w.aside + "\r\n") // leaves a connection that was used before
 	if a, err := c.answer("GET"); err != nil || !strings.Contains(a.body, first) {
 		return fmt.Sprintf("the request before it: %+v, %v", a, err)
 	}
 	tag := newTag()
 	if body == "" {
-		body = "\r\n"
+		body = w.aside + "\r\n"
 	}
 	c.send(method + " " + path + tag + " HTTP/1.1\r\nHost: shop.test\r\n" + w.inside + body)
 	a, err := c.answer(method)
