@@ -96,7 +96,7 @@ func (n *Node) openTransport() error {
 	for _, p := range n.cfg.Peers {
 		book[raft.ServerID(p.ID)] = raft.ServerAddress(p.Address)
 	}
-	t := transport{memory: n.memory}
+	t := transport{memory: n.memory, patience: pipelineLimit * n.cfg.Timing.RPC}
 	conns := n.port.raft
 	if n.card.passport != nil {
 		n.intake = newIntake(n.port, n.cfg.Timing.RPC, n.log)

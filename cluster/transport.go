@@ -414,6 +414,7 @@ type transport struct {
 	memory   *memory
 	intake   *intake       // where messages come from, with TLS; nil: from NetworkTransport
 	messages chan raft.RPC // what Raft sees, when the node started without memory; nil: everything
+	patience time.Duration // with a pipeline: see AppendEntriesPipeline
 }
 
 // incoming is everything that comes in.
