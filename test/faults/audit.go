@@ -16,7 +16,6 @@ const (
 	edgeTime  = 0.25 // a commit, and scheduling on a busy machine
 	staleTime = 1.5  // how far behind the answer of a healthy node may be
 	shedTime  = 5.0  // for how long after harm that made commits slow a node may turn arrivals away
-	shedShare = 2e-3 // of all requests, that newcomers may be asked to come back with while the cluster is well: the machine has other work too
 )
 
 // Findings are the violations in one history, by kind. An empty list is what is promised.
@@ -28,10 +27,9 @@ type Findings struct {
 	EarlyExpiry  []string // told to wait while the slot was surely kept
 	Backward     []string // a state or an identity that went back
 	TwoSums      []string // two tables at one applied index
-	Unanswered   []string // an error while the cluster was well; newcomers that were turned away as in an overload only if they were many
+	Unanswered   []string // an error while the cluster was well
+	Shed         []string // the same of a newcomer that was asked to come back, as in an overload
 	FailedInside []string // an error for a visitor inside, on an unharmed node, while a majority lived
-
-	Shed int // newcomers that were asked to come back while the cluster was well
 }
 
 // Kinds are the findings with their names, in the order of a report.
@@ -45,6 +43,7 @@ func (f Findings) Kinds() []Kind {
 		{"backward steps", f.Backward},
 		{"two tables at one index", f.TwoSums},
 		{"failed requests while well", f.Unanswered},
+		{"newcomers asked to come back while well", f.Shed},
 		{"failed requests of those inside while a majority lived", f.FailedInside},
 	}
 }
@@ -70,12 +69,7 @@ func Check(h History) Findings {
 		OverCap: a.overCap(), OverTable: a.overTable(), Overtakings: a.overtakings(), LostPlaces: a.lostPlaces(), TwoSums: a.twoSums(),
 	}
 	f.EarlyExpiry, f.Backward = a.wentBack()
-	var shed []string
-	f.Unanswered, shed, f.FailedInside = a.failures()
-	f.Shed = len(shed)
-	if float64(f.Shed) > shedShare*float64(len(h.Events)) {
-		f.Unanswered = append(f.Unanswered, shed...)
-	}
+	f.Unanswered, f.Shed, f.FailedInside = a.failures()
 	return f
 }
 

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"slices"
 	"strings"
 	"testing"
 )
@@ -106,31 +105,25 @@ func TestAuditCatches(t *testing.T) {
 	}
 }
 
-// Newcomers that are asked to come back are counted, and are a violation only where they are many. Whoever has a place is none of them.
-func TestNewcomersMayBeTurnedAwayNowAndThen(t *testing.T) {
+// A newcomer that is asked to come back is a violation of its own kind. Whoever has a place, or had no answer at all, is none of them.
+func TestNewcomersThatAreTurnedAwayAreToldApart(t *testing.T) {
 	away := func(visitor string, at float64) Event {
 		e := event(visitor, "n1", at, Failed, 0)
 		e.Shed = true
 		return e
 	}
-	var quiet []Event
-	for i := range 999 {
-		quiet = append(quiet, event("a", "n1", float64(i)/10, Inside, 0))
-	}
 	for _, c := range []struct {
-		name string
-		more []Event
-		shed int
-		kind bool
+		name         string
+		h            History
+		shed, failed int
 	}{
-		{"two of a thousand", []Event{away("b", 1), away("c", 2)}, 2, false},
-		{"three of a thousand", []Event{away("b", 1), away("c", 2), away("d", 3)}, 3, true},
-		{"one that was told its place", []Event{event("b", "n1", 0, Waiting, 3), away("b", 1)}, 0, true},
-		{"one that had no answer at all", []Event{event("b", "n1", 1, Failed, 0)}, 0, true},
+		{"a newcomer", history(away("b", 1)), 1, 0},
+		{"one that was told its place", history(event("b", "n1", 0, Waiting, 3), away("b", 1)), 0, 1},
+		{"one that had no answer at all", history(event("b", "n1", 1, Failed, 0)), 0, 1},
+		{"a newcomer soon after harm", history(away("b", 12)).with(Fault{Harmed: []string{"n1"}, Majority: true, Begun: 5, Ended: 10}), 0, 0},
 	} {
-		f := Check(history(append(slices.Clone(quiet), c.more...)...))
-		if f.Shed != c.shed || len(f.Unanswered) > 0 != c.kind {
-			t.Errorf("%s: %d turned away, %v", c.name, f.Shed, f.Unanswered)
+		if f := Check(c.h); len(f.Shed) != c.shed || len(f.Unanswered) != c.failed || f.Count() != c.shed+c.failed {
+			t.Errorf("%s: turned away %v, failed %v", c.name, f.Shed, f.Unanswered)
 		}
 	}
 }

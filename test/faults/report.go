@@ -104,7 +104,7 @@ func summarize(out io.Writer, all []Result) error {
 	var order []string
 	var gaps, repairs, heals []float64
 	runs, failed, requests, tickets, letIn := 0, 0, 0, 0, 0
-	slowest, shed := 0.0, 0
+	slowest := 0.0
 	for _, r := range all {
 		if r.Skipped != "" {
 			continue
@@ -119,7 +119,6 @@ func summarize(out io.Writer, all []Result) error {
 		letIn += r.LetIn
 		gaps, repairs, heals = append(gaps, r.Gap), append(repairs, r.Repair), append(heals, r.Heal)
 		slowest = max(slowest, r.Slowest)
-		shed += r.Findings.Shed
 		order = order[:0]
 		for _, k := range r.Findings.Kinds() {
 			found[k.Name] += len(k.Found)
@@ -135,7 +134,6 @@ func summarize(out io.Writer, all []Result) error {
 	for _, name := range order {
 		fmt.Fprintf(&b, "| %s | %d |\n", name, found[name])
 	}
-	fmt.Fprintf(&b, "| newcomers asked to come back while well (503, Retry-After) | %d |\n", shed)
 	fmt.Fprintf(&b, "| longest time without a new ticket or slot, p50 and p99 of the runs | %.1f s, %.1f s |\n", quantile(gaps, .5), quantile(gaps, .99))
 	fmt.Fprintf(&b, "| well again after the harm was undone, p50 and p99 | %.1f s, %.1f s |\n", quantile(heals, .5), quantile(heals, .99))
 	fmt.Fprintf(&b, "| Redis right again after the harm was undone, p50 and p99 | %.1f s, %.1f s |\n", quantile(repairs, .5), quantile(repairs, .99))
