@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -286,15 +287,20 @@ func (i *instance) leave(ctx context.Context, token queue.Token) (found bool, in
 // hear of that; meanwhile leadership is handed over. Then it takes no new connections and lets requests under way and tunnels
 // finish. It takes at most stopTime + closeTime; what has not ended by then is named and left.
 func (i *instance) stop() error {
+	return inTime(stopTime+closeTime, i.unwind, i.log, os.Stderr)
+}
+
+// inTime returns what end does. When that takes longer than limit, it tells dump which goroutines are left, and leaves them.
+func inTime(limit time.Duration, end func() error, log *slog.Logger, dump io.Writer) error {
 	ended := make(chan error, 1)
-	go func() { ended <- i.unwind() }()
+	go func() { ended <- end() }() // the process ends with it where it does not return
 	select {
 	case err := <-ended:
 		return err
-	case <-time.After(stopTime + closeTime):
-		i.log.Error("not everything has ended in time; the goroutines that are left follow")
-		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 1) // there is nobody to tell if it fails
-		return fmt.Errorf("the node has not ended %v after it was told to", stopTime+closeTime)
+	case <-time.After(limit):
+		log.Error("not everything has ended in time; the goroutines that are left follow")
+		err := fmt.Errorf("the node has not ended %v after it was told to", limit)
+		return errors.Join(err, pprof.Lookup("goroutine").WriteTo(dump, 1))
 	}
 }
 
