@@ -59,7 +59,11 @@ func newTouches(now func() int64) *touches {
 func (t *touches) note(token queue.Token, strength sign) {
 	s := &t.shards[token[1]%64]
 	s.mu.Lock()
-	s.seen[token] = s.seen[token].and(sign(t.now())<<signBits | strength)
+	seen := sign(t.now())<<signBits | strength
+	if strength < signTouch { // a page is the most that can be seen, and spares the hot path a look at what was
+		seen = s.seen[token].and(seen)
+	}
+	s.seen[token] = seen
 	s.mu.Unlock()
 }
 
