@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/openwaitingroom/owr/queue"
 )
 
 // heldLoop is a loop whose turns a test takes.
@@ -149,6 +151,11 @@ func TestLoopTurnsAwayWhatItCannotPark(t *testing.T) {
 	if r := patient.mustAnswer("GET"); r.StatusCode != 503 {
 		t.Errorf("one too many: got %d", r.StatusCode)
 	}
+	patient.send("%s", request("GET", "/queue.html", ""))
+	eventually(t, "it is answered", func() bool { busy(); return patient.has() })
+	if r := patient.mustAnswer("GET"); r.StatusCode != 200 {
+		t.Errorf("one too many, the waiting page: got %d", r.StatusCode)
+	}
 	_, inLine := room.queued(t)
 	patient.send("%s", request("GET", "/wr_check", "", "Cookie: "+inLine))
 	eventually(t, "who has a place is answered", func() bool { busy(); return patient.has() })
@@ -163,6 +170,32 @@ func TestLoopTurnsAwayWhatItCannotPark(t *testing.T) {
 	eventually(t, "it is answered", func() bool { l.turn(0); return patient.has() })
 	if r := patient.mustAnswer("GET"); r.StatusCode != 302 {
 		t.Errorf("after that: got %d", r.StatusCode)
+	}
+}
+
+// Who comes for its first page after a poll has a slot: it does not wait behind those who have none.
+func TestLoopParksNobodyWhoHoldsASlot(t *testing.T) {
+	room := newRoom(t, 10)
+	token, cookie := room.queued(t)
+	room.set(token, queue.View{State: queue.Active, Reserved: true, Ticket: 1, Seen: room.now, Deadline: room.now + 60_000})
+	s := serve(t, room, newSite(t, nil).URL, withoutLoops)
+	l := heldLoop(t, s)
+	l.now = time.Now()
+	visitor := comes(t, s, l)
+	visitor.send("%s", request("GET", "/", "", "Cookie: "+cookie))
+	var got []queue.Command
+	eventually(t, "its page is asked for", func() bool {
+		l.budget = 0
+		l.attend()
+		got = append(got, room.commands()...)
+		return len(got) > 0 || len(l.parked) > 0
+	})
+	if !sameKinds(got, kinds(queue.KindClaim)) || len(l.parked) > 0 {
+		t.Errorf("submitted %v, and %d are parked", got, len(l.parked))
+	}
+	eventually(t, "it is answered", func() bool { l.turn(0); return visitor.has() })
+	if r := visitor.mustAnswer("GET"); r.StatusCode != 200 {
+		t.Errorf("got %d", r.StatusCode)
 	}
 }
 
