@@ -2,6 +2,7 @@ package browser
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -20,7 +21,9 @@ func chat(t *testing.T) string {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
-		_, _ = w.Write([]byte("<p>a quiet site"))
+		if _, err := io.WriteString(w, "<p>a quiet site"); err != nil {
+			t.Errorf("the site's page: %v", err)
+		}
 	})
 	mux.HandleFunc("/ws", func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, nil)
@@ -28,7 +31,7 @@ func chat(t *testing.T) string {
 			t.Errorf("a handshake that the site does not take: %v", err)
 			return
 		}
-		defer func() { _ = c.CloseNow() }()
+		defer func() { _ = c.CloseNow() }() // the browser has closed it, or the test has failed
 		c.SetReadLimit(1 << 20)
 		for {
 			kind, text, err := c.Read(r.Context())
@@ -84,13 +87,13 @@ func TestABrowsersWebSocket(t *testing.T) {
 	defer cancel()
 	c, res, err := websocket.Dial(limit, "ws"+strings.TrimPrefix(node.URL, "http")+"/ws", nil)
 	if err == nil {
-		_ = c.CloseNow()
+		_ = c.CloseNow() // the failure is that there is one
 		t.Fatal("a newcomer has a tunnel though no slot is free")
 	}
 	if res == nil || !strings.HasPrefix(res.Request.URL.Path, "/queue.html") {
 		t.Errorf("a newcomer's handshake is not sent to the waiting page: %v", err)
 	}
 	if res != nil && res.Body != nil {
-		_ = res.Body.Close()
+		_ = res.Body.Close() // nothing of it is wanted
 	}
 }
