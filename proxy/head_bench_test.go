@@ -1,6 +1,12 @@
 package proxy
 
-import "testing"
+import (
+	"bufio"
+	"bytes"
+	"testing"
+
+	"github.com/valyala/fasthttp"
+)
 
 // chromeHead is what a browser sends for a page of a site that has set three cookies of its own, ours among them.
 const chromeHead = "GET /events/summer-tour/tickets?date=2025-07-12&section=B HTTP/1.1\r\n" +
@@ -23,14 +29,32 @@ const chromeHead = "GET /events/summer-tour/tickets?date=2025-07-12&section=B HT
 	"Cookie: theme=dark; session=4f1c2d7e9b; wr_token=0e1f2a3b-4c5d-4e6f-8a9b-0c1d2e3f4a5b.AQAAAAAAAABkq0h3bXJ0c2Zrd2VqcmtsZHNmcw\r\n" +
 	"\r\n"
 
+// The library's own reading of the same bytes, which checks less, says what a figure in nanoseconds is worth on a machine.
 func BenchmarkHead(b *testing.B) {
 	in := []byte(chromeHead)
-	var h head
-	b.ReportAllocs()
-	b.SetBytes(int64(len(in)))
-	for b.Loop() {
-		if !laneParse(in, &h) {
-			b.Fatal("not for the lane")
+	b.Run("owr", func(b *testing.B) {
+		var h head
+		b.ReportAllocs()
+		b.SetBytes(int64(len(in)))
+		for b.Loop() {
+			if !laneParse(in, &h) {
+				b.Fatal("not for the lane")
+			}
 		}
-	}
+	})
+	b.Run("fasthttp", func(b *testing.B) {
+		var h fasthttp.RequestHeader
+		h.DisableNormalizing() // as in the server
+		from := bytes.NewReader(in)
+		r := bufio.NewReaderSize(from, 4<<10)
+		b.ReportAllocs()
+		b.SetBytes(int64(len(in)))
+		for b.Loop() {
+			from.Reset(in)
+			r.Reset(from)
+			if err := h.Read(r); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -13,6 +13,7 @@ var (
 	runFaults = flag.Bool("faults", false, "do harm to real processes; takes up to 20 minutes")
 	quick     = flag.Bool("quick", false, "with -faults: the most telling cells only")
 	soakTime  = flag.Duration("soak", 0, "run random cells on one cluster for so long")
+	only      = flag.String("only", "", "with -soak: the cells whose names match this regular expression, and no other")
 	seed      = flag.Uint64("seed", 0, "decides what visitors do and, in a soak, the order of the cells; 0: the time")
 	reports   = flag.String("reports", "", "directory for the results, one JSON file for each run, and summary.md")
 )

@@ -30,11 +30,14 @@ type Result struct {
 	Terms    uint64   `json:"new_terms"`
 	Slowest  float64  `json:"slowest_inside_seconds"` // of those inside, on an unharmed node, during the harm
 	Findings Findings `json:"findings"`
+
+	history History
 }
 
 // take fills in what the history says.
 func (r *Result) take(h History, f Fault) {
 	a := newAudit(h)
+	r.history = h
 	r.Requests, r.Gap, r.Findings = len(h.Events), Gap(h, f), Check(h)
 	for _, s := range a.stays {
 		if len(s.waits) > 0 {
@@ -54,7 +57,8 @@ func (r *Result) take(h History, f Fault) {
 	}
 }
 
-// save writes the result as a file of its own, so that cells can be run one by one and again.
+// save writes the result as a file of its own, so that cells can be run one by one and again. What a run with findings has
+// seen goes beside it, one line for each event: the finding names two moments, and why lies between them.
 func (r Result) save(dir string) error {
 	if dir == "" {
 		return nil
@@ -66,13 +70,30 @@ func (r Result) save(dir string) error {
 	if err != nil {
 		return err
 	}
+	if r.Findings.Count() > 0 {
+		var lines []byte
+		for _, e := range r.history.Events {
+			lines = fmt.Appendln(lines, e)
+		}
+		for _, r := range r.history.Readings {
+			lines = fmt.Appendf(lines, "status of %s %.2f: index %d, sum %s, %d of %d held\n", r.Node, r.At, r.Index, r.Sum, r.Held, r.Max)
+		}
+		if err := os.WriteFile(r.path(dir, "history"), lines, 0o644); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(r.path(dir, "json"), append(data, '\n'), 0o644)
+}
+
+// path is a file of this run's own in dir.
+func (r Result) path(dir, extension string) string {
 	name := strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
 			return c
 		}
 		return '_'
 	}, r.Cell)
-	return os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s.%d.json", name, r.Seed)), append(data, '\n'), 0o644)
+	return filepath.Join(dir, fmt.Sprintf("%s.%d.%s", name, r.Seed, extension))
 }
 
 // load reads what save has written.

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -16,7 +17,12 @@ func TestSoak(t *testing.T) {
 	before, err := w.sizes()
 	must(t, err)
 	dice := rand.New(rand.NewPCG(*seed, 0))
-	long := slices.DeleteFunc(slices.Clone(cells), func(c cell) bool { return c.slow })
+	wanted, err := regexp.Compile(*only)
+	must(t, err)
+	long := slices.DeleteFunc(slices.Clone(cells), func(c cell) bool { return c.slow || !wanted.MatchString(c.name) })
+	if len(long) == 0 {
+		t.Fatalf("no cell of a soak matches -only %q", *only)
+	}
 	begun := time.Now()
 	var all []Result
 	for round := uint64(0); time.Since(begun) < *soakTime && !t.Failed(); round++ {
