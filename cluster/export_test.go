@@ -35,7 +35,7 @@ func (c *Config) Free(free func() uint64) {
 // Every is how often the files are looked at.
 func (t *TLS) Every(d time.Duration) { t.every = d }
 
-// AskAs sends another node a frame that only id may send: "ping", "join", "remove" or "commands".
+// AskAs sends another node a frame that only id may send: "ping", "join", "remove", "commands" or "keys".
 func (n *Node) AskAs(ctx context.Context, address, id, what string) error {
 	kind, payload := framePing, []byte(id)
 	switch what {
@@ -45,6 +45,8 @@ func (n *Node) AskAs(ctx context.Context, address, id, what string) error {
 		kind, payload = frameChange, []byte(`{"op":"remove","id":"`+id+`"}`)
 	case "commands":
 		kind, payload = frameCommands, queue.AppendCommands([]byte{0, 0}, []queue.Command{{Kind: queue.KindArrive, Token: visitor(1)}})
+	case "keys":
+		kind, payload = frameKeys, []byte(`{"op":1}`)
 	}
 	c := n.newClient()
 	defer c.close()

@@ -24,6 +24,9 @@ func (n *Node) join() {
 	for {
 		ctx, cancel := context.WithTimeout(n.ctx, n.changeTime())
 		err := n.ask(ctx, n.cfg.Join, change{Op: opJoin, ID: n.self.ID, Address: n.self.Address, Edge: n.cfg.Edge})
+		if err == nil {
+			err = n.welcomed(ctx)
+		}
 		cancel()
 		if n.ctx.Err() != nil {
 			return

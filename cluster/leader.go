@@ -184,28 +184,47 @@ func (n *Node) tick(ctx context.Context) {
 	looks := newLooks(n.clock)
 	vigil, end := n.newVigil(ctx)
 	defer end()
-	for {
+	committed := make(chan func(), 1)
+	for underWay := false; ; {
 		select {
 		case <-timer.C:
+			looks.look()
+		case then := <-committed:
+			looks.look()
+			underWay = false
+			then()
 		case <-ctx.Done():
+			if underWay {
+				<-committed
+			}
 			return
+		}
+		if underWay {
+			continue
 		}
 		due := n.Stats().NextDeadline
 		now, command, ok := looks.next(due)
 		if !ok || command.Kind == queue.KindTick && !vigil.clear(now, due) {
 			continue
 		}
-		// Not through the batcher: what waits there would move the time that was asked for. It ends with the commit, or with the leadership.
-		if _, err := n.proposeAt(now, []queue.Command{command}); err != nil && ctx.Err() == nil {
-			n.log.Debug("a tick was not carried out", "err", err)
-		}
+		underWay = true
+		go func() { // looks go on meanwhile: a slow commit is no stop of this process
+			begun := n.clock.wall()
+			// Not through the batcher: what waits there would move the time that was asked for. It ends with the commit, or with the leadership.
+			if _, err := n.proposeAt(now, []queue.Command{command}); err != nil && ctx.Err() == nil {
+				n.log.Debug("a tick was not carried out", "err", err)
+			}
+			took := n.clock.wall().Sub(begun)
+			committed <- func() { looks.took(command.Kind, took) }
+		}()
 	}
 }
 
-// looks are a leader's looks at the next deadline.
+// looks are a leader's looks at the next deadline. One goroutine.
 type looks struct {
 	clock *clusterClock
 	last  time.Time
+	owed  time.Duration // to be taken out of everybody's account
 }
 
 // maxNap is how long a leader may be away between two looks. A longer stop of its process, or of its machine, is time in which nothing
@@ -214,16 +233,34 @@ type looks struct {
 // well below the grace that a slot has.
 const maxNap = 500 * time.Millisecond
 
-func newLooks(clock *clusterClock) *looks { return &looks{clock, clock.wall()} }
+func newLooks(clock *clusterClock) *looks { return &looks{clock: clock, last: clock.wall()} }
+
+// look is called all the time, whatever is under way: what lies between two calls is a stop of this process.
+func (l *looks) look() {
+	wall := l.clock.wall()
+	if away := wall.Sub(l.last); away > maxNap {
+		l.owed += away
+	}
+	l.last = wall
+}
+
+// took says how long a command of next took to commit. A tick that took long stood in line with the signs of life that came meanwhile, as
+// if the leader had been away. A resumption does not count: where all commits are slow each would call for another one, and
+// nobody would ever be expired.
+func (l *looks) took(kind queue.Kind, d time.Duration) {
+	if kind == queue.KindTick && d > maxNap {
+		l.owed = max(l.owed, d) // a stop in that time is in both
+	}
+}
 
 // next is what a look calls for, if anything, when due is the next deadline, 0 for none, and the cluster time of the look.
 func (l *looks) next(due int64) (now int64, c queue.Command, ok bool) {
-	wall := l.clock.wall()
-	away := wall.Sub(l.last)
-	l.last, now = wall, l.clock.now()
+	now = l.clock.now()
 	switch {
-	case away > maxNap:
-		return now, queue.Command{Kind: queue.KindResume, Arg: uint32(min(away.Milliseconds(), math.MaxInt32))}, true
+	case l.owed > 0:
+		owed := l.owed
+		l.owed = 0
+		return now, queue.Command{Kind: queue.KindResume, Arg: uint32(min(owed.Milliseconds(), math.MaxInt32))}, true
 	case due != 0 && now >= due:
 		return now, queue.Command{Kind: queue.KindTick}, true
 	}

@@ -31,6 +31,10 @@ import (
 // still on its way to a candidate which was not asked, can arise with four voters and more. A candidate waits for votes for a limited
 // time, and so long the node waits there too (voteHold).
 //
+// A node that joins (WR_JOIN) knows no voters whom it could ask. It takes part in nothing until a leader has it as a member without a
+// vote: then nobody counts on a promise of an earlier life, and it takes entries and snapshots of that leader and of later ones. A leader
+// that has it as a voter refuses instead, until somebody has removed it.
+//
 // Two nodes of three that were wiped at once are more than a cluster of three survives: they wait for an operator as long as the third
 // one is in reach, which holds what there is.
 
@@ -68,7 +72,7 @@ var nobody = []byte("owr: nobody")
 // openMemory reads whether memory is whole. It is called before the first entry of an empty directory is written, so a node that is
 // killed at any moment afterwards knows.
 func (n *Node) openMemory(known bool) error {
-	if len(n.cfg.Peers) < 2 {
+	if len(n.cfg.Peers) < 2 && n.cfg.Join == "" {
 		n.memory.whole.Store(true) // it promises nothing to anybody
 		return nil
 	}
@@ -150,6 +154,43 @@ func (n *Node) recall(ctx context.Context) {
 		if line := n.waitsFor(answers); line != said {
 			said = line
 			n.log.Warn("the data directory was empty: this node does not vote yet", "dir", n.cfg.DataDir, "waits_for", line)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// welcomed is called when a leader has taken this node in without a vote, or has it so already. The member that was asked heard that from the leader, so it is in
+// that leader's term, or in a later one.
+func (n *Node) welcomed(ctx context.Context) error {
+	if n.memory.whole.Load() {
+		return nil
+	}
+	c := n.newClient()
+	defer c.close()
+	reply, err := c.call(ctx, n.cfg.Join, frameAbout, nil)
+	if err != nil {
+		return err
+	}
+	a, err := decodeAbout(reply)
+	if err != nil {
+		return err
+	}
+	n.memory.from.Store(max(a.term, 1))
+	return nil
+}
+
+// settleIn makes the memory of a node that joins whole once it holds an entry or a snapshot that says who is a member: it took none before it was welcome.
+func (n *Node) settleIn(ctx context.Context) {
+	tick := time.NewTicker(recallEvery)
+	defer tick.Stop()
+	for {
+		if len(n.members()) > 0 && n.store.remember(max(n.memory.from.Load(), n.store.term.Load())) == nil {
+			n.memory.whole.Store(true)
+			return
 		}
 		select {
 		case <-tick.C:

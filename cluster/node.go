@@ -125,8 +125,12 @@ func Open(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	close(n.opened)
-	if !n.memory.whole.Load() {
+	switch {
+	case n.memory.whole.Load():
+	case len(n.cfg.Peers) > 1:
 		n.wg.Go(func() { n.recall(n.ctx) })
+	default:
+		n.wg.Go(func() { n.settleIn(n.ctx) })
 	}
 	n.wg.Go(func() { n.followLeader() })
 	n.wg.Go(func() { n.runTerms() })

@@ -213,7 +213,11 @@ func (n *simNode) applyCommitted() {
 
 // tick is Node.tick.
 func (n *simNode) tick() {
-	if !n.leading || n.ticking {
+	if !n.leading {
+		return
+	}
+	n.looks.look()
+	if n.ticking {
 		return
 	}
 	due := n.table().Stats().NextDeadline
@@ -227,7 +231,12 @@ func (n *simNode) tick() {
 	}
 	n.ticking = true
 	entry := queue.AppendBatch(nil, queue.Batch{Room: n.batcher.room, Now: now, Commands: []queue.Command{command}})
-	n.flights[n.propose(entry)] = simFlight{n.disk.term, func([]queue.Decision, error) { n.ticking = false }}
+	begun, looks := n.clock.wall(), n.looks
+	n.flights[n.propose(entry)] = simFlight{n.disk.term, func([]queue.Decision, error) {
+		n.ticking = false
+		looks.look()
+		looks.took(command.Kind, n.clock.wall().Sub(begun))
+	}}
 }
 
 // newVigil is Node.newVigil.

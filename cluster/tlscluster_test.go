@@ -108,13 +108,18 @@ func TestNobodyAsksForAnotherNode(t *testing.T) {
 	if err := c.Nodes[other].AskAs(long(t), at, c.Configs[other].NodeID, "ping"); err != nil {
 		t.Errorf("a ping of its own: %v", err)
 	}
-	if err := c.Nodes[other].AskAs(long(t), at, "", "commands"); err != nil {
-		t.Errorf("commands of a member: %v", err)
+	for _, what := range []string{"commands", "keys"} {
+		if err := c.Nodes[other].AskAs(long(t), at, "", what); err != nil {
+			t.Errorf("%s of a member: %v", what, err)
+		}
 	}
 	n4 := c.Joiner(leader, false)
 	c.Configs[n4].TLS, c.Configs[n4].Join = clustertest.Papers(t, a, "n4"), clustertest.FreeAddress(t)
-	if err := c.Start(n4).AskAs(long(t), at, "", "commands"); err == nil || !strings.Contains(err.Error(), "no member") {
-		t.Errorf("commands of a node that is no member: %v", err)
+	stranger := c.Start(n4)
+	for _, what := range []string{"commands", "keys"} {
+		if err := stranger.AskAs(long(t), at, "", what); err == nil || !strings.Contains(err.Error(), "no member") {
+			t.Errorf("%s of a node that is no member: %v", what, err)
+		}
 	}
 }
 

@@ -97,7 +97,8 @@ func (n *Node) newVigil(ctx context.Context) (v *vigil, end func()) {
 				c = n.newClient()
 				clients[m.ID] = c
 			}
-			wg.Go(func() { then(askLag(ctx, c, string(m.Address))) })
+			address := n.addressOf(string(m.ID), string(m.Address)) // it may have moved
+			wg.Go(func() { then(askLag(ctx, c, address)) })
 		},
 		nodes: map[raft.ServerID]*watched{},
 	}

@@ -40,7 +40,7 @@ func (n *Node) vouch(peer string, kind byte, payload []byte) error {
 		if c.Op != opJoin || c.ID != peer {
 			return fmt.Errorf("%w: %s asks for the change %s of %s", errPretends, peer, c.Op, c.ID)
 		}
-	case frameCommands, frameLimits, frameMembers:
+	case frameCommands, frameLimits, frameMembers, frameKeys:
 		return n.isMember(peer)
 	}
 	return nil

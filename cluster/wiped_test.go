@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openwaitingroom/owr/cluster"
 	"github.com/openwaitingroom/owr/cluster/clustertest"
 	"github.com/openwaitingroom/owr/queue"
 )
@@ -145,4 +146,46 @@ func TestNewClusterFormsInAnyOrder(t *testing.T) {
 			c.Stop(i)
 		}
 	}
+}
+
+// The same of a voter that came by joining: it knows no voters, and asks to be taken in again. It is not, as long as it counts as a voter.
+func TestWipedVoterThatJoinedDoesNotVote(t *testing.T) {
+	c := clustertest.Growing(t, clustertest.New(t, 1, limits(1)))
+	timing(c, func(tm *cluster.Timing) { tm.Stable = 100 * time.Millisecond })
+	c.StartAll()
+	first := c.Leader()
+	stale, wiped := c.Joiner(first, false), c.Joiner(first, false)
+	c.Start(stale)
+	c.Start(wiped)
+	eventually(t, c.Nodes[first], "n1 n2 n3", "")
+	sameTables(t, c)
+	c.Stop(stale)
+	leader := c.Leader()
+	clustertest.Submit(t, c.Nodes[leader], queue.KindArrive, token(0))
+	told := clustertest.Submit(t, c.Nodes[leader], queue.KindArrive, token(1)).Ticket
+	c.Stop(wiped)
+	c.Stop(first)
+	if err := os.RemoveAll(c.Configs[wiped].DataDir); err != nil {
+		t.Fatal(err)
+	}
+	c.Configs[wiped].Join = c.Configs[stale].Listen
+	c.Start(stale)
+	c.Start(wiped)
+	nobodyLeads(t, c, 2*time.Second)
+	c.Stop(wiped) // its directory is not empty any more, and it has forgotten all the same
+	c.Start(wiped)
+	nobodyLeads(t, c, 2*time.Second)
+
+	c.Start(first)
+	if err := c.Nodes[first].Remove(long(t), "n3"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, c.Nodes[first], "n1 n2 n3", "") // it has asked again, and has a vote again
+	c.WaitReady()
+	sameTables(t, c)
+	if v := c.Nodes[wiped].Lookup(token(1)); v.Ticket != told {
+		t.Errorf("a visitor is %+v, was told ticket %d (I3)", v, told)
+	}
+	c.Stop(c.Leader())
+	c.WaitReady()
 }
