@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -183,6 +184,36 @@ func TestOneOfThreeGoesOnAlone(t *testing.T) {
 	if d := clustertest.Submit(t, c.Nodes[0], queue.KindArrive, token(100)); d.Position != 7 {
 		t.Errorf("a newcomer is %+v, want it behind the six that wait", d)
 	}
+}
+
+// The two that were lost for good are not lost: with their old data they are a majority of the old cluster, and know nothing of what the third
+// has told visitors since.
+func TestTheLostTurnUpAfterARecovery(t *testing.T) {
+	c, tickets := crowded(t, 8)
+	for i := range c.Nodes {
+		c.Stop(i)
+	}
+	cfg := c.Configs[2]
+	cfg.Peers = nil
+	s := rescue(t, cfg)
+	alone := clustertest.New(t, 1, limits(2))
+	cfg.Peers = s.Peers
+	alone.Configs[0] = cfg
+	alone.StartAll()
+	told := clustertest.Submit(t, alone.Nodes[0], queue.KindArrive, token(100))
+	c.Start(0)
+	c.Start(1)
+	clustertest.Eventually(t, "the two others are a cluster", func() error { return errors.Join(c.Nodes[0].Ready(), c.Nodes[1].Ready()) })
+	for i := range 5 { // what the two agree on would take the place of the third's own
+		clustertest.Submit(t, c.Nodes[i%2], queue.KindArrive, token(200+i))
+	}
+	if !alone.Nodes[0].IsLeader() || alone.Nodes[0].Cluster() == c.Nodes[0].Cluster() {
+		t.Errorf("the recovered node leads: %v; its cluster is %v, theirs %v", alone.Nodes[0].IsLeader(), alone.Nodes[0].Cluster(), c.Nodes[0].Cluster())
+	}
+	if v := alone.Nodes[0].Lookup(token(100)); v.Ticket != told.Ticket || alone.Nodes[0].Lookup(token(200)).State != queue.Unknown {
+		t.Errorf("the newcomer is %+v, was told %+v (I3)", v, told)
+	}
+	kept(t, alone.Nodes[0], tickets)
 }
 
 func TestOneOfThreeBecomesThreeAgain(t *testing.T) {

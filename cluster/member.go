@@ -29,6 +29,9 @@ func (n *Node) openRaft() error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", n.store.path, err)
 	}
+	if err := n.claim(); err != nil {
+		return err
+	}
 	if err := n.openMemory(known); err != nil {
 		return fmt.Errorf("open %s: %w", n.store.path, err)
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -129,7 +130,8 @@ func (s *Survivor) elect(members raft.Configuration) error {
 }
 
 // Recover makes the directory that of the cluster of s.Peers, with everything that is in it: all entries that committed, and
-// those at its end of which nobody knows.
+// those at its end of which nobody knows. The cluster has an id of its own from then on: should the lost nodes turn up with their old
+// data, they are a majority of the old one, and would take back what was told since.
 func (s *Survivor) Recover() error {
 	cfg := s.cfg
 	cfg.Peers = s.Peers
@@ -137,8 +139,26 @@ func (s *Survivor) Recover() error {
 	f.version = cfg.Version
 	_, addresses := raft.NewInmemTransport("")
 	members := (&Node{cfg: cfg, self: cfg.self()}).configuration()
-	if err := raft.RecoverCluster(s.raft, f, s.store, s.store, s.store.snapshots, addresses, members); err != nil {
+	another := renamed{fsm: f}
+	rand.Read(another.to[:])
+	if err := raft.RecoverCluster(s.raft, another, s.store, s.store, s.store.snapshots, addresses, members); err != nil {
 		return fmt.Errorf("recover %s: %w", cfg.DataDir, errors.Join(err, s.failed))
 	}
+	if err := errors.Join(s.store.Set(clusterKey, another.to[:]), s.store.disown()); err != nil {
+		return fmt.Errorf("recover %s: %w", cfg.DataDir, err)
+	}
 	return s.failed
+}
+
+// renamed is the state machine of a cluster that becomes another one with its next snapshot.
+type renamed struct {
+	*fsm
+	to clusterID
+}
+
+func (r renamed) Snapshot() (raft.FSMSnapshot, error) {
+	id := *r.identity.Load()
+	id.cluster = r.to
+	r.identity.Store(&id)
+	return r.fsm.Snapshot()
 }

@@ -49,6 +49,7 @@ func TestTwoOfThreeAreLost(t *testing.T) {
 	peers := left.Settings["WR_PEERS"]
 	_, left.Settings["WR_PEERS"], _ = strings.Cut(strings.TrimSpace(said), "WR_PEERS=")
 	w.Nodes = all[2:]
+	must(t, w.Redis.Client.FlushAll(context.Background()).Err()) // as in restore: it is another cluster
 	w.Start()
 	sameStory(t, w, inside, waiting, before)
 	leave(t, w, inside[0])
