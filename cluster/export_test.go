@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -123,6 +125,9 @@ func (n *Node) LowestLevel(ctx context.Context) (level int, behind string) {
 // ProposeRaw commits any bytes.
 func (n *Node) ProposeRaw(entry []byte) error { return n.raft.Apply(entry, enqueue).Error() }
 
+// Differing is how many members' tables differ from this node's.
+func (n *Node) Differing() int { return n.fsm.sums.differing() }
+
 // PretendLevel makes this node's replica one of a cluster at that level.
 func (n *Node) PretendLevel(level int) {
 	id := *n.fsm.identity.Load()
@@ -137,3 +142,26 @@ func (n *Node) HoldTouches() (release func()) {
 }
 
 const MaxVigil = maxVigil
+
+// Forge puts another batch in the place of the newest one in the log of a node that does not run.
+func Forge(dir string, instead queue.Command) error {
+	s, err := openStore(dir, newRaftLog(slog.New(slog.DiscardHandler)), time.Minute, func(error) {})
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	last, err := s.LastIndex()
+	for ; err == nil && last > 0; last-- {
+		var entry raft.Log
+		if err = s.GetLog(last, &entry); err == nil && entry.Type == raft.LogCommand && entry.Data[0] == queue.EntryBatch {
+			b, err := queue.DecodeBatch(entry.Data, nil)
+			if err != nil {
+				return err
+			}
+			b.Commands = []queue.Command{instead}
+			entry.Data = queue.AppendBatch(nil, b)
+			return s.StoreLog(&entry)
+		}
+	}
+	return errors.Join(err, errors.New("there is no batch"))
+}

@@ -139,6 +139,8 @@ func (n *Node) answer(kind byte, payload []byte) (byte, []byte) {
 		return frameOK, n.answerPing(payload)
 	case frameSettled:
 		return frameOK, appendUint64(nil, uint64(n.touches.lag().Milliseconds()))
+	case frameSum:
+		return frameOK, n.answerSum()
 	case frameAbout:
 		var a about
 		if a, err = n.about(); err == nil {

@@ -29,6 +29,7 @@ type fsm struct {
 	table    atomic.Pointer[queue.Table] // the default room's; replaced as a whole by Restore
 	identity atomic.Pointer[identity]    // replaced as a whole when it changes
 	applied  watermark
+	sums     sums
 
 	rooms  map[queue.RoomID]*queue.Table // Raft's goroutine only
 	cmds   []queue.Command               // decode buffer; Raft's goroutine only
@@ -80,6 +81,9 @@ func (f *fsm) Apply(l *raft.Log) any {
 		err = fmt.Errorf("raft entry %d: %w: run the version of owr that the other nodes run", l.Index, err)
 		f.fail(err)
 		return err
+	}
+	if s := f.table.Load().Stats(); s.Index == l.Index {
+		f.sums.note(s.Index, s.Sum)
 	}
 	f.applied.raise(l.Index)
 	f.sent.moved = true

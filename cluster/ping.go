@@ -141,9 +141,12 @@ func (p *pings) run(ctx context.Context, peer Peer) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
 	_, changed := p.node.leader()
-	for {
+	for round := 0; ; round++ {
 		if pong, err := p.node.ping(ctx, c, peer.Address); err == nil && (pong.id == peer.ID || pong.id == "") {
 			p.answered(ctx, peer, pong)
+			if round%compareEvery == 0 {
+				p.node.compare(ctx, c, peer)
+			}
 		} else {
 			p.missed(peer.ID)
 		}
@@ -161,6 +164,7 @@ func (p *pings) forget(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.heard, id)
+	p.node.fsm.sums.forget(id)
 }
 
 // missed notes that a peer has not answered.

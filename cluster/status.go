@@ -98,6 +98,7 @@ func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 		gauge("owr_absent", "Visitors in line that have not been seen for queue_absent.", func() float64 { return float64(n.Counts().Absent) }),
 		gauge("owr_max_active", "Slots.", func() float64 { return float64(n.Limits().MaxActive) }),
 		gauge("owr_applied_index", "Index of the last entry that this replica applied.", func() float64 { return float64(n.Applied()) }),
+		gauge("owr_tables_differ", "Members whose table is not this node's, when it was last compared.", func() float64 { return float64(n.fsm.sums.differing()) }),
 		gauge("owr_leader", "1 on the node that leads, else 0.", func() float64 {
 			if n.leading.Load() != 0 {
 				return 1

@@ -21,6 +21,7 @@ const (
 	frameChange   byte = 9  // a change of members in JSON; answered by an outcome in JSON
 	frameKeys     byte = 10 // a change of the proof keys in JSON; answered by an outcome in JSON
 	frameSettled  byte = 11 // nothing; answered by eight bytes, touches.lag in milliseconds
+	frameSum      byte = 12 // nothing; answered by eight bytes each of the table's newest entry and of its sum
 
 	frameOK        byte = 64 // the answer to the request
 	frameNotLeader byte = 65 // nothing was done: ask again, elsewhere or later
