@@ -128,6 +128,19 @@ func (n *Node) ProposeRaw(entry []byte) error { return n.raft.Apply(entry, enque
 // Differing is how many members' tables differ from this node's.
 func (n *Node) Differing() int { return n.fsm.sums.differing() }
 
+// PretendToLack is an answer of the leader that has so many entries more.
+func (n *Node) PretendToLack(entries uint64) {
+	n.leaderMu.Lock()
+	id := n.leaderID
+	n.leaderMu.Unlock()
+	n.pings.note(id, pong{applied: n.fsm.applied.load() + entries}, n.fsm.applied.load())
+}
+
+// Disk is what the metrics say of it.
+func (n *Node) Disk(now time.Time) (size int64, age float64) {
+	return n.store.size(), n.store.snapshotAge(now)
+}
+
 // PretendLevel makes this node's replica one of a cluster at that level.
 func (n *Node) PretendLevel(level int) {
 	id := *n.fsm.identity.Load()

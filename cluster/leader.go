@@ -276,10 +276,12 @@ func (n *Node) proposeBatch(commands []queue.Command) ([]queue.Decision, error) 
 func (n *Node) proposeAt(now int64, commands []queue.Command) ([]queue.Decision, error) {
 	term := n.leading.Load()
 	entry := queue.AppendBatch(make([]byte, 0, 16+21*len(commands)), queue.Batch{Room: n.batcher.room, Now: now, Commands: commands})
+	begun := time.Now()
 	future := n.raft.Apply(entry, enqueue)
 	if err := n.taken(future); err != nil {
 		return nil, unknownFate(err)
 	}
+	n.metrics.commits.Observe(time.Since(begun).Seconds())
 	decisions, ok := future.Response().([]queue.Decision)
 	if !ok || len(decisions) != len(commands) {
 		return nil, fmt.Errorf("entry %d of %d commands was answered by %T", future.Index(), len(commands), future.Response())

@@ -48,6 +48,7 @@ type Node struct {
 	forwarder *client // the batcher's connection to the leader
 	notices   *notices
 	pings     *pings
+	metrics   *metrics
 
 	memory    *memory
 	transfers transferWatch
@@ -105,8 +106,8 @@ func Open(cfg Config) (*Node, error) {
 		}
 	}
 	n.forwarder = n.newClient()
-	metrics := newMetrics(cfg.Registerer, n)
-	n.batcher = newBatcher(queue.DefaultRoom, metrics.batchCommands, n.leaderless, n.send)
+	n.metrics = newMetrics(cfg.Registerer, n)
+	n.batcher = newBatcher(queue.DefaultRoom, n.metrics.batchCommands, n.leaderless, n.send)
 	n.batcher.knows = func(token queue.Token) bool { return n.Lookup(token).State != queue.Unknown }
 	n.notices = &notices{node: n}
 	n.pings = newPings(n)

@@ -37,6 +37,7 @@ type contact struct {
 	at     time.Time // of the last one
 	since  time.Time // since when it has answered every time and kept up; zero: it has not
 	behind uint64    // entries that it lacked then
+	ahead  uint64    // entries that this node lacked then
 	wants  bool      // it would vote if it were asked to
 	missed bool      // it has not answered the last one
 }
@@ -205,7 +206,7 @@ func (p *pings) note(id string, said pong, applied uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, c := time.Now(), p.heard[id]
-	c.at, c.missed, c.wants, c.behind = now, false, said.wants, lag(applied, said.applied)
+	c.at, c.missed, c.wants, c.behind, c.ahead = now, false, said.wants, lag(applied, said.applied), lag(said.applied, applied)
 	switch {
 	case c.behind > closeBehind:
 		c.since = time.Time{}

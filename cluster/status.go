@@ -57,6 +57,9 @@ func (n *Node) Status() Status {
 // staleContact is for how long a follower may go without a word from the leader and still call itself ready.
 const staleContact = 2 * time.Second
 
+// farBehind is how many entries a follower may lack, when it last heard from the leader, and call itself ready.
+const farBehind = 1000
+
 // Ready returns nil once this node's table is fresh and a leader is in reach, and the reason otherwise.
 func (n *Node) Ready() error {
 	switch {
@@ -72,6 +75,8 @@ func (n *Node) Ready() error {
 		}
 	case time.Since(n.raft.LastContact()) > staleContact:
 		return fmt.Errorf("no word from the leader for %v", time.Since(n.raft.LastContact()).Round(100*time.Millisecond))
+	case n.lacks() > farBehind:
+		return fmt.Errorf("the table is %d entries behind the leader's", n.lacks())
 	}
 	if len(n.Keys()) == 0 {
 		return errors.New("the cluster has no key yet")
@@ -79,19 +84,31 @@ func (n *Node) Ready() error {
 	return nil
 }
 
+// lacks is how many entries this node lacked when the leader last answered it.
+func (n *Node) lacks() uint64 {
+	n.leaderMu.Lock()
+	id := n.leaderID
+	n.leaderMu.Unlock()
+	return n.pings.of(id).ahead
+}
+
 type metrics struct {
 	batchCommands prometheus.Observer
+	commits       prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 	commands := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "owr_batch_commands", Help: "Commands in one batch of this node.", Buckets: prometheus.ExponentialBuckets(1, 4, 8),
 	})
+	commits := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "owr_commit_seconds", Help: "From the proposal of an entry on the leader until it was applied there.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+	})
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	r.MustRegister(
-		commands, n.card.refused,
+		commands, commits, n.card.refused,
 		gauge("owr_active", "Visitors inside.", func() float64 { return float64(n.Counts().Active) }),
 		gauge("owr_released", "Visitors promoted and not yet in.", func() float64 { return float64(n.Counts().Released) }),
 		gauge("owr_queued", "Visitors in line, absent ones included.", func() float64 { return float64(n.Counts().Queued) }),
@@ -106,7 +123,15 @@ func newMetrics(r prometheus.Registerer, n *Node) *metrics {
 			return 0
 		}),
 		gauge("owr_term", "Raft's term.", func() float64 { return float64(n.raft.CurrentTerm()) }),
+		gauge("owr_leader_contact_seconds", "Since this node last heard from the leader; 0 on the leader.", func() float64 {
+			if n.leading.Load() != 0 || n.raft.LastContact().IsZero() {
+				return 0
+			}
+			return time.Since(n.raft.LastContact()).Seconds()
+		}),
+		gauge("owr_log_bytes", "Size of the file of the log.", func() float64 { return float64(n.store.size()) }),
+		gauge("owr_snapshot_age_seconds", "Since the newest snapshot was made; -1 when there is none.", func() float64 { return n.store.snapshotAge(time.Now()) }),
 		gauge("owr_leaderless_seconds", "For how long no leader has been known.", func() float64 { return n.leaderless().Seconds() }),
 	)
-	return &metrics{batchCommands: commands}
+	return &metrics{batchCommands: commands, commits: commits}
 }

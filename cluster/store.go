@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -155,6 +157,28 @@ func (s *store) readable(id string) error {
 }
 
 func (s *store) close() error { return s.bolt.Close() }
+
+// size is that of the log's file in bytes; 0 when it can not be told.
+func (s *store) size() int64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// snapshotAge is how old the newest snapshot is, in seconds; -1 when there is none. The library's names of snapshots end in the time.
+func (s *store) snapshotAge(now time.Time) float64 {
+	list, err := s.snapshots.List()
+	if err != nil || len(list) == 0 {
+		return -1
+	}
+	made, err := strconv.ParseInt(list[0].ID[strings.LastIndexByte(list[0].ID, '-')+1:], 10, 64)
+	if err != nil {
+		return -1
+	}
+	return now.Sub(time.UnixMilli(made)).Seconds()
+}
 
 // guard turns an error, or a panic of bbolt on a damaged page, into the end of the node.
 func (s *store) guard(doing string, err *error) {
