@@ -46,6 +46,7 @@ type Config struct {
 	IdleTimeout time.Duration // an idle connection is closed after it; 0: the library's 30 minutes
 	Timeout     time.Duration // to connect, for one write, for one answer; 0: 1 s
 	Backlog     int           // changes that wait while Redis is slow; beyond it a full pass; 0: 262,144
+	Redraw      time.Duration // how old a full pass may become; 0: 10 min
 
 	Logger     *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // nil: no metrics
@@ -55,6 +56,7 @@ type Config struct {
 
 const (
 	defaultTimeout = time.Second
+	defaultRedraw  = 10 * time.Minute
 	defaultBacklog = 1 << 18 // 16 MB when full; a pass over a million visitors takes a few seconds
 	maxPool        = 4
 	maxDB          = 1 << 20
@@ -74,6 +76,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Backlog <= 0 {
 		c.Backlog = defaultBacklog
+	}
+	if c.Redraw <= 0 {
+		c.Redraw = defaultRedraw
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

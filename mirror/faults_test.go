@@ -114,6 +114,30 @@ func TestSomebodyElsesHand(t *testing.T) {
 	})
 }
 
+// A hand that leaves the number of members as it was is seen by no look at the keys: the next full pass puts it right.
+func TestAHandThatLeavesTheCounts(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, addr string) {
+		r, client := newRoom(), dial(t, addr)
+		someVisitors(r)
+		m := run(t, r, addr, 3, func(c *Config) { c.Redraw = 2 * time.Second })
+		shows(t, client, "wr:", r, repaired)
+		ctx := context.Background()
+		for range 2 {
+			if err := errors.Join(client.LSet(ctx, "wr:queue", 0, "x").Err(), client.ZPopMin(ctx, "wr:active").Err(), client.ZAdd(ctx, "wr:active", redis.Z{Member: "x"}).Err()); err != nil {
+				t.Fatal(err)
+			}
+			shows(t, client, "wr:", r, repaired)
+		}
+		if n := m.metric(t, "owr_mirror_passes_total", "changed"); n > 0 {
+			t.Errorf("%v full passes for what no look shows", n)
+		}
+		if s := m.Status(); !s.Healthy || s.LastError != "" {
+			t.Errorf("got %+v", s)
+		}
+	})
+}
+
 func TestRedisKilledAndRestarted(t *testing.T) {
 	t.Parallel()
 	r, server := newRoom(), startRedis(t)

@@ -54,11 +54,12 @@ const (
 	troubleWatching trouble = "watching" // another cluster wrote there once; it is given time to show itself
 	troubleBacklog  trouble = "backlog"  // Redis is slower than the changes come
 	troubleRewrite  trouble = "rewrite"  // the line is cheaper to write again than to change
+	troubleOld      trouble = "old"      // the full pass is old: a hand that leaves the counts as they were is seen by nothing else
 	troubleCluster  trouble = "cluster"  // the cluster has no id to write yet
 )
 
 var troubles = []trouble{
-	troubleRedis, troubleChanged, troubleFenced, troubleForeign, troubleWatching, troubleBacklog, troubleRewrite, troubleCluster,
+	troubleRedis, troubleChanged, troubleFenced, troubleForeign, troubleWatching, troubleBacklog, troubleRewrite, troubleOld, troubleCluster,
 }
 
 // reasonTerm is what makes the first full pass of a term necessary; the others are troubles.
@@ -76,6 +77,8 @@ func troubleOf(err error) trouble {
 		return troubleChanged
 	case errors.Is(err, errOverflow):
 		return troubleBacklog
+	case errors.Is(err, errOld):
+		return troubleOld
 	case errors.Is(err, errRewrite):
 		return troubleRewrite
 	case errors.Is(err, errNoCluster):
@@ -87,7 +90,7 @@ func troubleOf(err error) trouble {
 // routine reports whether this is the mirror at work rather than something wrong: a full pass
 // follows, and nobody has to know.
 func (t trouble) routine() bool {
-	return t == troubleBacklog || t == troubleRewrite || t == troubleWatching || t == troubleCluster
+	return t == troubleBacklog || t == troubleRewrite || t == troubleOld || t == troubleWatching || t == troubleCluster
 }
 
 func newHealth(cfg Config) *health {

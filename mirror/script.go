@@ -34,6 +34,7 @@ var (
 	errTorn      = errors.New("temporary keys vanished before they were complete")
 	errOverflow  = errors.New("more changes than the backlog holds")
 	errNoCluster = errors.New("the cluster has no id yet")
+	errOld       = errors.New("the full pass is so old that it is made again")
 	errRewrite   = errors.New("removals from the middle of the line cost more than writing it again")
 )
 

@@ -37,6 +37,8 @@ const (
 	longestWait  = time.Second
 	// longestRest bounds how long Redis rests between two full passes.
 	longestRest = 5 * time.Second
+	// redrawShare bounds how much of the time passes take that nothing but their age calls for: one part of so many.
+	redrawShare = 50
 )
 
 // A Writer is the mirror of one node. Run is called by one goroutine at a time; Status may be
@@ -285,6 +287,9 @@ func (s *session) followed() time.Duration {
 // did not fit: changes that came meanwhile go first.
 func (s *session) turn(ctx context.Context) (again bool, err error) {
 	now := time.Now()
+	if now.Sub(s.drawnAt) >= max(s.w.cfg.Redraw, redrawShare*s.took) {
+		return false, errOld
+	}
 	changes, index, lost := s.feed.Take(s.changes)
 	if lost {
 		return false, errOverflow
