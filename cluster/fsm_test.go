@@ -203,6 +203,7 @@ func TestALeaderThatWasAwayWaitsWithExpiry(t *testing.T) {
 		{50 * time.Millisecond, 1_000_200, queue.Command{Kind: queue.KindTick}, false},
 	} {
 		now = now.Add(c.pass)
+		l.look()
 		if _, got, ok := l.next(c.due); got != c.want || ok == c.none {
 			t.Errorf("%v later, due %d: got %+v %v, want %+v", c.pass, c.due, got, ok, c.want)
 		}

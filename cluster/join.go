@@ -25,7 +25,7 @@ func (n *Node) join() {
 		ctx, cancel := context.WithTimeout(n.ctx, n.changeTime())
 		err := n.ask(ctx, n.cfg.Join, change{Op: opJoin, ID: n.self.ID, Address: n.self.Address, Edge: n.cfg.Edge})
 		if err == nil {
-			err = n.welcomed(ctx)
+			err = n.welcomed(ctx, n.cfg.Join)
 		}
 		cancel()
 		if n.ctx.Err() != nil {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"strings"
@@ -32,7 +33,7 @@ import (
 // time, and so long the node waits there too (voteHold).
 //
 // A node that joins (WR_JOIN) knows no voters whom it could ask. It takes part in nothing until a leader has it as a member without a
-// vote: then nobody counts on a promise of an earlier life, and it takes entries and snapshots of that leader and of later ones. A leader
+// vote, whether it asked to be taken in or somebody else did: then nobody counts on a promise of an earlier life, and it takes entries and snapshots of that leader and of later ones. A leader
 // that has it as a voter refuses instead, until somebody has removed it.
 //
 // Two nodes of three that were wiped at once are more than a cluster of three survives: they wait for an operator as long as the third
@@ -40,8 +41,9 @@ import (
 
 // A memory says what a node may take part in. Any number of callers.
 type memory struct {
-	whole atomic.Bool   // in everything; it never becomes false again
-	from  atomic.Uint64 // while it is not whole: what leaders of this term and later ones send is taken; 0: nothing
+	whole atomic.Bool                    // in everything; it never becomes false again
+	from  atomic.Uint64                  // while it is not whole: what leaders of this term and later ones send is taken; 0: nothing
+	heard atomic.Pointer[raft.RPCHeader] // of the last message of a leader that was not taken; nil: there was none
 }
 
 var errForgotten = errors.New("this node's data directory was empty: it takes no part until it holds what the others hold")
@@ -54,6 +56,9 @@ func (m *memory) takes(message any) bool {
 	from := m.from.Load()
 	switch message := message.(type) {
 	case *raft.AppendEntriesRequest:
+		if from == 0 {
+			m.heard.Store(&message.RPCHeader)
+		}
 		return from != 0 && message.Term >= from
 	case *raft.InstallSnapshotRequest:
 		return from != 0 && message.Term >= from
@@ -163,15 +168,15 @@ func (n *Node) recall(ctx context.Context) {
 	}
 }
 
-// welcomed is called when a leader has taken this node in without a vote, or has it so already. The member that was asked heard that from the leader, so it is in
-// that leader's term, or in a later one.
-func (n *Node) welcomed(ctx context.Context) error {
+// welcomed is called when a leader has taken this node in without a vote, or has it so already. The member at address is that leader or has heard it from
+// it, so it is in that leader's term, or in a later one.
+func (n *Node) welcomed(ctx context.Context, address string) error {
 	if n.memory.whole.Load() {
 		return nil
 	}
 	c := n.newClient()
 	defer c.close()
-	reply, err := c.call(ctx, n.cfg.Join, frameAbout, nil)
+	reply, err := c.call(ctx, address, frameAbout, nil)
 	if err != nil {
 		return err
 	}
@@ -188,6 +193,9 @@ func (n *Node) settleIn(ctx context.Context) {
 	tick := time.NewTicker(recallEvery)
 	defer tick.Stop()
 	for {
+		if header := n.memory.heard.Load(); header != nil && n.memory.from.Load() == 0 {
+			n.askIfWelcome(ctx, string(n.transport.DecodePeer(header.Addr)))
+		}
 		if len(n.members()) > 0 && n.store.remember(max(n.memory.from.Load(), n.store.term.Load())) == nil {
 			n.memory.whole.Store(true)
 			return
@@ -196,6 +204,22 @@ func (n *Node) settleIn(ctx context.Context) {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// askIfWelcome asks a leader that sends entries to this node whether it has it as a member without a vote. What goes wrong is tried again.
+func (n *Node) askIfWelcome(ctx context.Context, address string) {
+	c := n.newClient()
+	defer c.close()
+	var m Membership
+	reply, err := c.call(ctx, address, frameMembers, nil)
+	if err != nil || json.Unmarshal(reply, &m) != nil || m.By != m.Leader {
+		return
+	}
+	for _, member := range m.Members {
+		if member.ID == n.self.ID && !member.Voter {
+			_ = n.welcomed(ctx, address)
 		}
 	}
 }
