@@ -215,8 +215,16 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, r *refusal) {
 }
 
 func refusalAnswer(status int) answer {
-	return answer{status: status, kind: typeText, body: []byte(http.StatusText(status) + "\n"), closes: true}
+	a := answer{status: status, kind: typeText, body: []byte(http.StatusText(status) + "\n"), closes: true}
+	if status == 405 {
+		a.allow = usualMethods
+	}
+	return a
 }
+
+// usualMethods is what Allow says where only TRACE and CONNECT are refused (RFC 9110, section 15.5.6 demands it). Others go to the site,
+// whose they are to allow.
+const usualMethods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 // sendOriginError answers for an origin that did not.
 func (s *Server) sendOriginError(ctx *fasthttp.RequestCtx, h *head, status int, v *verdict, closes bool) {

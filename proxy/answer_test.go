@@ -69,6 +69,8 @@ func TestEveryAnswerOfItsOwn(t *testing.T) {
 		"another method":             {s, request("POST", "/wr_check", ""), 405},
 		"TRACE":                      {s, request("TRACE", "/", ""), 405},
 		"CONNECT":                    {s, "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405},
+		"an endless Connection":      {s, request("GET", "/", "", "Connection: "+strings.Repeat("a,", 2000)), 400},
+		"a port for a host":          {s, "GET / HTTP/1.1\r\nHost: :80\r\n\r\n", 400},
 		"two hosts":                  {s, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
 		"no HTTP":                    {s, "hello\r\n\r\n", 400},
 		"a bare line feed":           {s, "GET / HTTP/1.1\r\nHost: a\r\nX: a\nY: b\r\n\r\n", 400},
@@ -146,6 +148,24 @@ func checkOwn(t *testing.T, name string, r reply, status int) {
 	}
 	if scripts := strings.Count(r.text, "<script"); scripts > 0 && strings.Count(policy, "'sha256-") < scripts+1 {
 		t.Errorf("%s: %d scripts and %q", name, scripts, policy)
+	}
+}
+
+// A method that is refused is told which are not (RFC 9110, section 15.5.6).
+func TestAllow(t *testing.T) {
+	for name, change := range map[string]func(*Config){"loops": nil, "goroutines": withoutLoops} {
+		s := serve(t, newRoom(t, 1), newSite(t, nil).URL, change)
+		for raw, want := range map[string]string{
+			request("TRACE", "/x", ""):                     usualMethods,
+			"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n":    usualMethods,
+			request("POST", "/wr_check", ""):               "GET, HEAD",
+			"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n": "",
+		} {
+			r := s.dial().send("%s", raw).mustAnswer("GET")
+			if got := strings.Join(r.Header.Values("Allow"), " | "); got != want || (r.StatusCode == 405) != (want != "") {
+				t.Errorf("%s: %.20q: got %d, Allow %q, want %q", name, raw, r.StatusCode, got, want)
+			}
+		}
 	}
 }
 

@@ -178,6 +178,7 @@ func (b *binding) takes(c *caller, keys seal.Ring, fields []field, from netip.Ad
 	}
 	if !c.good {
 		c.index, c.good = CheckCookie(c.value, keys)
+		c.bad = !c.good
 	}
 	c.renew = true
 	return c.good

@@ -76,6 +76,9 @@ func (st *stay) end() {
 // keeps its slot, and is to come back.
 func (s *Server) enter(v *verdict) presence {
 	p := newPresence(s.room, v)
+	if v.apart {
+		p.apart = s.outage
+	}
 	if s.stays != nil {
 		if p.stay = s.stays.begin(v.token); p.stay == nil {
 			v.outcome = limited

@@ -42,11 +42,12 @@ type clientConn struct {
 	x       *exchange // of the request being read or served; whoever reads, then its handler
 	unread  []byte    // what the lane has read and left to fasthttp; whoever reads
 	counted bool      // the first request in unread has been, by the limits of its visitor; whoever reads
+	onBreak func()    // frees what was to be used after the handler (takeOver); nil: nothing. Whoever runs fasthttp
 	intake  intake    // whoever reads
 
 	reading  lazyReadDeadline
 	writing  deadline
-	received flow // of request bodies; whoever reads
+	received flow // of the request body; whoever reads
 	sent     flow // whoever writes
 
 	state  atomic.Int32

@@ -182,13 +182,19 @@ func appendWithout(dst, line []byte, name string) []byte {
 	return dst
 }
 
-// setsCookie reports whether a Set-Cookie value sets the cookie of that name.
+// setsCookie reports whether a Set-Cookie value makes browsers send a cookie of that name. One without a name they send as its value
+// alone, and with an equals sign in that it reads as any other (RFC 6265bis, section 5.8.3). A value that is the name and
+// no more is sent so too, and is nobody's cookie (see nextCookie).
 func setsCookie(value []byte, name string) bool {
 	if i := bytes.IndexByte(value, ';'); i >= 0 {
 		value = value[:i]
 	}
-	i := bytes.IndexByte(value, '=')
-	return i >= 0 && string(trimSpace(value[:i])) == name
+	got, value, ok := bytes.Cut(value, []byte{'='})
+	if got = trimSpace(got); len(got) == 0 && ok {
+		got, _, ok = bytes.Cut(value, []byte{'='})
+		got = trimSpace(got)
+	}
+	return ok && string(got) == name
 }
 
 // appendSetCookie appends the value of the Set-Cookie header that gives the visitor of a verdict its cookie.

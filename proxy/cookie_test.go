@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/openwaitingroom/owr/internal/seal"
 	"github.com/openwaitingroom/owr/queue"
 )
@@ -151,7 +153,10 @@ func TestOurCookieIsCutAsBytes(t *testing.T) {
 func TestSetsCookie(t *testing.T) {
 	for value, want := range map[string]bool{
 		"wr_token=evil; Path=/": true, " wr_token =x": true, "wr_token=": true, "wr_token2=b": false, "a=wr_token=b": false,
-		"wr_token; Path=/": false, "": false, "a=1; wr_token=2": false,
+		"": false, "a=1; wr_token=2": false, "WR_TOKEN=x": false,
+		"=wr_token=evil; Path=/": true, "= wr_token =x": true, " \t= \twr_token=": true, "=wr_token=": true, // sent as a value, and read as a name
+		"wr_token; Path=/": false, "wr_token": false, "=wr_token": false, "= wr_token ;": false, // sent without an equals sign
+		"==wr_token=x": false, "=a=wr_token=x": false, "=wr_token2=x": false, "=a; wr_token=x": false, "=": false, "==": false,
 	} {
 		if got := setsCookie([]byte(value), "wr_token"); got != want {
 			t.Errorf("%q: got %v, want %v", value, got, want)
@@ -179,6 +184,57 @@ func TestBadCookiesAreFirstVisits(t *testing.T) {
 	}
 	if got := room.commands(); len(got) != 0 {
 		t.Errorf("submitted %v", got)
+	}
+}
+
+// Proofs that do not hold are counted, once for a request, wherever they are looked at.
+func TestInvalidCookiesAreCounted(t *testing.T) {
+	gone := func(token queue.Token) string {
+		return "wr_token=" + string(AppendCookie(nil, token, seal.NewKey(9), 5))
+	}
+	for mode, change := range map[string]func(*Config){"loops": nil, "goroutines": withoutLoops} {
+		for _, bind := range []string{BindOff, BindIP} {
+			room := newRoom(t, 10)
+			s := serve(t, room, newSite(t, nil).URL, func(c *Config) {
+				if c.Bind = bind; change != nil {
+					change(c)
+				}
+			})
+			inside, pass := room.active(t)
+			inLine, place := room.queued(t)
+			for _, c := range []struct {
+				name, cookie string
+				want, bound  float64
+			}{
+				{"none", "", 0, 0},
+				{"another's", "a=b", 0, 0},
+				{"no proof", "wr_token=" + text(newToken()), 0, 0},
+				{"a good one", room.cookie(newToken(), 0), 0, 0},
+				{"forged", flip(room.cookie(newToken(), 0), 60), 1, 1},
+				{"no number of a key", "wr_token=" + text(newToken()) + strings.Repeat(".", cookieSize-queue.TokenLen), 1, 1},
+				{"under a key that is gone", gone(newToken()), 1, 1},
+				{"two of them", gone(newToken()) + "; " + flip(room.cookie(newToken(), 0), 60), 1, 1},
+				{"a good one beside a forged one", flip(room.cookie(newToken(), 0), 60) + "; " + place, 0, 0},
+				{"in line", place, 0, 0},
+				{"in line, forged", flip(place, 60), 1, 1},
+				{"in line, under a key that is gone", gone(inLine), 1, 1},
+				{"inside", pass, 0, 0},
+				{"inside, where nobody looks at a proof unless it is bound", flip(pass, 60), 0, 1},
+				{"inside, under a key that is gone", gone(inside), 0, 1},
+			} {
+				want := c.want
+				if s.bind != nil {
+					want = c.bound
+				}
+				for _, target := range []string{"/", pathCheck} {
+					before := testutil.ToFloat64(s.metrics.invalid)
+					s.ask("GET", target, "Cookie: "+c.cookie)
+					if got := testutil.ToFloat64(s.metrics.invalid) - before; got != want {
+						t.Errorf("%s, bound to %s, %s: %s: got %v, want %v", mode, bind, target, c.name, got, want)
+					}
+				}
+			}
+		}
 	}
 }
 

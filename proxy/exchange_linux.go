@@ -144,7 +144,7 @@ func (l *loop) settle(c *loopClient, in []byte, who *caller) {
 		l.leave(c, in) // it has to wait for this replica
 		return
 	default:
-		if s.pow != nil {
+		if s.pow != nil && !s.fullHere() {
 			s.pow.clear(who, h, from.client, s.room.Keys(), s.room.Now())
 		}
 		if v, kind = s.stand(who, &from); kind == queue.KindEnter && v.token != who.token {

@@ -20,6 +20,10 @@ type flow struct {
 // errTooSlow ends a client's body, or an answer that it reads.
 var errTooSlow = fmt.Errorf("slower than the least rate: %w", os.ErrDeadlineExceeded)
 
+// restart forgets what has been. Each request body is looked at by itself: a client far away waits for a way there and back with each of many
+// small ones, and would be too slow with all of them together.
+func (f *flow) restart() { f.waited, f.moved = 0, 0 }
+
 // begin is the time at which a wait for the client begins. It is zero where nobody wants to know.
 func (f *flow) begin() time.Time {
 	if f.least == 0 {

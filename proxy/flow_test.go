@@ -73,6 +73,23 @@ func TestSlowBodyIsEnded(t *testing.T) {
 	}
 }
 
+// Many small bodies over one connection, each of which is waited for a while, are no slow one.
+func TestSmallBodiesAreNoSlowOne(t *testing.T) {
+	room := newRoom(t, 10)
+	_, cookie := room.active(t)
+	s := serve(t, room, newSite(t, nil).URL, func(c *Config) { c.StallTimeout, c.MinRate = time.Second, 10_000 })
+	w := s.dial()
+	for i := range 22 {
+		w.send("POST /small HTTP/1.1\r\nHost: shop.test\r\nCookie: %s\r\nContent-Length: 3\r\n\r\na", cookie)
+		<-time.After(100 * time.Millisecond) // the way there and back
+		w.send("b")
+		<-time.After(10 * time.Millisecond) // in pieces: who has sent its last byte is not told that it is slow
+		if r := w.send("c").mustAnswer("POST"); r.StatusCode != 200 || r.Close {
+			t.Fatalf("request %d: got %d, close %v", i+1, r.StatusCode, r.Close)
+		}
+	}
+}
+
 // A reader that takes a little now and then is ended, and the origin's connection with it.
 func TestSlowReaderIsEnded(t *testing.T) {
 	room := newRoom(t, 10)

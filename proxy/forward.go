@@ -212,14 +212,9 @@ func (s *Server) relayToEnd(ctx *fasthttp.RequestCtx, r relayed, head []byte) {
 	client := clientOf(ctx)
 	body := s.newOriginBody(r)
 	body.streams()
-	s.work.Add(1)
-	ctx.HijackSetNoResponse(true)
-	ctx.Hijack(func(net.Conn) {
-		defer s.work.Done()
-		defer func() { _ = client.abort() }()
-		defer body.Close()
+	s.takeOver(ctx, func(net.Conn) {
 		if _, err := client.Write(head); err == nil {
 			_, _ = client.ReadFrom(struct{ io.Reader }{body})
 		}
-	})
+	}, body.finish)
 }

@@ -51,6 +51,7 @@ type caller struct {
 	value []byte // the cookie that named it; nil: a first visit
 	form  bool   // a proof of the right form, under a key that is still valid
 	good  bool   // the proof was checked and holds; its index is index
+	bad   bool   // a proof of the right form that is none: forged, or under a key that this node does not hold
 	index uint64
 	renew bool // the visitor needs a new cookie even if nothing has changed
 	// alien: it is on a first visit as far as this node knows, and token is that of a proof under a key that the node does not hold.
@@ -108,7 +109,7 @@ func (s *Server) decideBare(h *head, from *sender, counted bool) verdict {
 	case inside:
 		return v
 	}
-	if s.pow != nil {
+	if s.pow != nil && !s.fullHere() {
 		s.pow.clear(&c, h, from.client, s.room.Keys(), s.room.Now())
 	}
 	return s.settle(c, from)
@@ -186,9 +187,11 @@ func (s *Server) identify(fields []field, peer netip.Addr) caller {
 						stranger.token, stranger.alien = token, true
 					}
 				}
+				c.bad = !c.form
 			}
 			if c.view.State == queue.Unknown && c.form {
 				c.index, c.good = CheckCookie(value, keys)
+				c.bad = !c.good
 			}
 			if c.view.State != queue.Unknown || c.good {
 				if s.bind == nil || s.bind.takes(&c, keys, fields, s.senderOf(peer, fields).client) {
@@ -196,6 +199,7 @@ func (s *Server) identify(fields []field, peer netip.Addr) caller {
 				}
 				stranger.strange = true
 			}
+			stranger.bad = stranger.bad || c.bad
 			if candidates++; candidates == maxCandidates {
 				return stranger
 			}
@@ -240,6 +244,9 @@ func (s *Server) settle(c caller, from *sender) verdict {
 // majority may have missed that a key was made. Whoever brings a cookie under a key that it does not know keeps that cookie, and
 // the place that goes with it, until there is a majority again.
 func (s *Server) stranger(c *caller) verdict {
+	if c.bad {
+		s.metrics.invalid.Inc()
+	}
 	if c.alien && s.outage.perMinute == 0 && s.outage.standsStill() {
 		return verdict{outcome: failed, token: c.token, still: true}
 	}
@@ -249,10 +256,15 @@ func (s *Server) stranger(c *caller) verdict {
 // shedVerdict is for an arrival that is turned away: it has nothing yet, and gets nothing.
 var shedVerdict = verdict{outcome: shed}
 
-// behind reports whether the visitor has been told something that this replica has not seen. It checks the proof.
+// behind reports whether the visitor has been told something that this replica has not seen. It checks the proof, and counts one that
+// does not hold; for those inside, nobody looks.
 func (s *Server) behind(c *caller) bool {
 	if c.form && !c.good {
 		c.index, c.good = CheckCookie(c.value, s.room.Keys())
+		c.bad = !c.good
+	}
+	if c.bad {
+		s.metrics.invalid.Inc()
 	}
 	return c.good && c.index > s.room.Applied()
 }
@@ -293,7 +305,12 @@ func (s *Server) stand(c *caller, from *sender) (verdict, queue.Kind) {
 	if !c.good {
 		return verdict{}, queue.KindEnter // it left the table between two looks at it
 	}
-	if s.shed.turnsAway() || s.crowd.turnsAway() {
+	switch {
+	case s.crowd.turnsAway():
+		return shedVerdict, settled
+	case s.fullHere():
+		return verdict{outcome: full, token: c.token}, settled
+	case s.shed.turnsAway():
 		return shedVerdict, settled
 	}
 	if s.pow != nil && !c.cleared {
@@ -304,6 +321,14 @@ func (s *Server) stand(c *caller, from *sender) (verdict, queue.Kind) {
 		return verdict{outcome: limited, token: c.token}, settled
 	}
 	return verdict{}, queue.KindArrive
+}
+
+// fullHere reports whether by this replica a newcomer would get neither a slot nor a place. Then nobody is asked: there may be any number
+// of names that were given out and wait for a place, and each of their requests would be a command that is refused. Nor does such a
+// newcomer work for a place, or use up one of its address's.
+func (s *Server) fullHere() bool {
+	most := s.room.Limits().QueueMax
+	return most > 0 && !s.room.HasRoom() && s.room.Counts().Line() >= most
 }
 
 // holds reports whether by this replica the visitor has a slot, and may pass on its word (I5).

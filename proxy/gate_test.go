@@ -192,7 +192,18 @@ var gateCases = []gateCase{
 		r.limits.MaxActive, r.limits.QueueMax = 0, 1
 		r.queued(t)
 		return r.cookie(newToken(), 0)
+	}, outcome: full},
+	{name: "unknown with a good proof, and the line is full, which this node does not know", prepare: func(t *testing.T, r *fakeRoom) string {
+		yes := true
+		r.limits.MaxActive, r.limits.QueueMax, r.hasRoom = 0, 1, &yes
+		r.queued(t)
+		return r.cookie(newToken(), 0)
 	}, outcome: full, kinds: kinds(queue.KindArrive)},
+	{name: "unknown with a good proof, and the line has room for one", prepare: func(t *testing.T, r *fakeRoom) string {
+		r.limits.MaxActive, r.limits.QueueMax = 0, 2
+		r.queued(t)
+		return r.cookie(newToken(), 0)
+	}, outcome: waits, position: 2, tell: true, kinds: kinds(queue.KindArrive)},
 	{name: "unknown with a good proof, and the cluster cannot say", prepare: func(t *testing.T, r *fakeRoom) string {
 		r.submitErr = errNoQuorum
 		return r.cookie(newToken(), 0)

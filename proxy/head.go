@@ -362,6 +362,10 @@ func isVersion(text []byte) bool {
 		'0' <= text[5] && text[5] <= '9' && '0' <= text[7] && text[7] <= '9'
 }
 
+// maxNamed is how many names Connection may list, over all its lines. Browsers list one or two. Each field of the head is compared
+// with each of them, so a head of nothing else would cost a loop, and all whom it serves, millions of comparisons.
+const maxNamed = 32
+
 func (h *head) readFields() *refusal {
 	hosts, hostOK, upgradeNamed, accepts := 0, false, false, false
 	for i := range h.fields {
@@ -389,6 +393,9 @@ func (h *head) readFields() *refusal {
 			for list := f.value; list != nil; {
 				var name []byte
 				if name, list = nextElement(list); len(name) > 0 {
+					if len(h.named) == maxNamed {
+						return &refusal{400, "Connection"}
+					}
 					h.named = append(h.named, name)
 					upgradeNamed = upgradeNamed || equalFold(name, "upgrade")
 				}
@@ -462,67 +469,6 @@ func cutPrefixFold(b []byte, lower string) ([]byte, bool) {
 		return nil, false
 	}
 	return b[len(lower):], true
-}
-
-// hostBytes are the bytes of a host and its port: letters and digits, and what else names and addresses are made of.
-var hostBytes = func() (table [256]hostByte) {
-	for _, c := range []byte(".-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
-		table[c] = hostName
-	}
-	table[':'] = hostColon
-	for _, c := range []byte("[]%~") {
-		table[c] = hostSpecial
-	}
-	return table
-}()
-
-// A hostByte says where in a host a byte may stand; zero: nowhere.
-type hostByte uint8
-
-const (
-	hostName    hostByte = 1 << iota // in a name or an IPv4 address
-	hostColon                        // ahead of a port, or in brackets
-	hostSpecial                      // elsewhere
-)
-
-// readHost reports whether a Host value names a host and perhaps a port, and nothing else, and whether that host is
-// plain: a name or an IPv4 address.
-func readHost(host []byte) (valid, plain bool) {
-	var seen hostByte
-	for _, c := range host {
-		b := hostBytes[c]
-		if b == 0 {
-			return false, false
-		}
-		seen |= b
-	}
-	if seen == hostName {
-		return true, true
-	}
-	// What follows the last colon outside brackets is a port.
-	name := host
-	if i := bytes.LastIndexByte(host, ']'); i >= 0 {
-		name = host[i+1:]
-		if len(name) > 0 && name[0] != ':' {
-			return false, false
-		}
-	}
-	if i := bytes.IndexByte(name, ':'); i >= 0 {
-		if len(name)-i > 6 {
-			return false, false
-		}
-		for _, c := range name[i+1:] {
-			if c < '0' || c > '9' {
-				return false, false
-			}
-		}
-	}
-	return len(host) > 0, seen&hostSpecial == 0
-}
-
-func validHost(host []byte) bool {
-	valid, _ := readHost(host)
-	return valid
 }
 
 // parseLength reads a Content-Length: digits and nothing else, up to 2^62.

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/openwaitingroom/owr/queue"
 )
 
 // A subscriber has a whole /64 to come from.
@@ -200,6 +202,32 @@ func TestPlacesPerAddress(t *testing.T) {
 	room.do(func(r *fakeRoom) { r.noQuorum, r.submitErr = false, nil })
 	if got := poll("192.0.2.3", names[3]); got != 200 {
 		t.Errorf("what it asked in vain counts: got %d", got)
+	}
+}
+
+// A full line is told before a place is counted against the address, since there is none.
+func TestAFullLineTakesNoPlace(t *testing.T) {
+	for name, change := range map[string]func(*Config){"loops": nil, "goroutines": withoutLoops} {
+		room := newRoom(t, 0)
+		s := serve(t, room, newSite(t, nil).URL, func(c *Config) {
+			if c.NewPerIPPerMinute = 1; change != nil {
+				change(c)
+			}
+		})
+		token, _ := room.queued(t)
+		room.do(func(r *fakeRoom) { r.limits.QueueMax = 1 })
+		cookie := room.cookie(newToken(), 0)
+		var statuses []int
+		for range 3 {
+			statuses = append(statuses, s.ask("GET", "/wr_check", "Cookie: "+cookie).StatusCode)
+		}
+		if n := len(room.commands()); n > 0 {
+			t.Errorf("%s: %d commands for a line that is full", name, n)
+		}
+		room.set(token, queue.View{})
+		if statuses = append(statuses, s.ask("GET", "/wr_check", "Cookie: "+cookie).StatusCode); !equal(statuses, []int{503, 503, 503, 200}) {
+			t.Errorf("%s: got %v", name, statuses)
+		}
 	}
 }
 

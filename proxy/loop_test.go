@@ -4,8 +4,10 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -369,6 +371,48 @@ func TestLoopSurvivesADefect(t *testing.T) {
 	}
 	if got := testutil.ToFloat64(s.metrics.panics); got != 1 {
 		t.Errorf("owr_panics_total: got %v, want 1", got)
+	}
+}
+
+// brokenLog has a defect that shows when one thing is logged for the first time.
+type brokenLog struct {
+	slog.Handler
+	text string
+	met  *atomic.Bool
+}
+
+func (h brokenLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == h.text && !h.met.Swap(true) {
+		panic("defect")
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// So it does in the goroutine that makes a connection to the origin, whether that has been made by then or not.
+func TestLoopSurvivesADefectInADial(t *testing.T) {
+	plainOnly(t)
+	for text, status := range map[string]int{"origin is unreachable": 502, "origin is back": 200} {
+		room := newRoom(t, 10)
+		origin := newSite(t, nil).URL
+		if status == 502 {
+			origin = "http://127.0.0.1:1"
+		}
+		s := serve(t, room, origin, func(c *Config) {
+			c.Loops, c.VisitorConcurrency = 1, 1
+			c.Logger = slog.New(brokenLog{slog.NewTextHandler(io.Discard, nil), text, new(atomic.Bool)})
+		})
+		s.origin.down.Store(status == 200)
+		_, cookie := room.active(t)
+		w := &looped{s.dial(), s, cookie}
+		if r := w.get("/").mustAnswer("GET"); r.StatusCode != 502 {
+			t.Errorf("%s: got %d", text, r.StatusCode)
+		}
+		if got, conns := testutil.ToFloat64(s.metrics.panics), testutil.ToFloat64(s.metrics.originConns); got != 1 || conns != 0 {
+			t.Errorf("%s: owr_panics_total is %v, and there are %v connections to the origin", text, got, conns)
+		}
+		if r := w.get("/").mustAnswer("GET"); r.StatusCode != status {
+			t.Errorf("%s: the next one: got %d, want %d", text, r.StatusCode, status)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ type metrics struct {
 	originConns  *counted
 	panics       prometheus.Counter
 	apart        prometheus.Counter
+	invalid      prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -55,6 +56,9 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	m.apart = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "owr_no_quorum_admitted_total", Help: "Visitors let in without a slot while the cluster had no majority (WR_NO_QUORUM=admit).",
 	})
+	m.invalid = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "owr_invalid_cookies_total", Help: "Requests of visitors not inside whose cookie has owr's form and no good proof: forged, or under a key that is gone.",
+	})
 	for o, name := range outcomeNames {
 		m.decisions[o] = decisions.WithLabelValues(name)
 	}
@@ -68,7 +72,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		m.handshakes[r] = handshakes.WithLabelValues(r)
 	}
 	for _, c := range []prometheus.Collector{
-		decisions, originErrors, handshakes, limits, m.refused, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics, m.apart,
+		decisions, originErrors, handshakes, limits, m.refused, m.inFlight, m.connections, m.tunnels, m.originConns, m.panics, m.apart, m.invalid,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err

@@ -212,9 +212,14 @@ func (o *origin) dial(ctx context.Context) (*originConn, error) {
 // closes it takes it back.
 func (o *origin) connection(ctx context.Context) (raw, conn net.Conn, err error) {
 	o.metrics.originConns.Inc()
+	made := false
 	defer func() {
-		if err != nil {
-			o.metrics.originConns.Dec()
+		if made {
+			return
+		}
+		o.metrics.originConns.Dec()
+		if raw != nil { // not by an error, but by a defect
+			_ = raw.Close()
 		}
 	}()
 	if o.may != nil && !o.may() {
@@ -237,6 +242,7 @@ func (o *origin) connection(ctx context.Context) (raw, conn net.Conn, err error)
 	if o.down.CompareAndSwap(true, false) {
 		o.log.Info("origin is back", "address", o.address)
 	}
+	made = true
 	return raw, conn, nil
 }
 

@@ -96,6 +96,28 @@ func (o *outage) admits(token queue.Token, view queue.View) bool {
 	return true
 }
 
+// renew lets a visitor that passes without a slot do so for another while.
+func (o *outage) renew(token queue.Token) {
+	if !o.on.Load() {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now := o.now(); now.Before(o.passes[token]) {
+		o.passes[token] = now.Add(o.room.Limits().ActiveTTL)
+	}
+}
+
+// lets reports whether a visitor still passes without a slot. To look is no sign of life.
+func (o *outage) lets(token queue.Token) bool {
+	if !o.on.Load() || !o.standsStill() {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.now().Before(o.passes[token])
+}
+
 // forget drops a few of those who have not come for long. With each new one a few are looked at, so there are never many more than
 // those who are there.
 func (o *outage) forget(now time.Time) {

@@ -115,6 +115,67 @@ func TestNoQuorumAdmits(t *testing.T) {
 	}
 }
 
+// watched counts how often a visitor is looked up.
+type watched struct {
+	*fakeRoom
+	looks atomic.Int32
+}
+
+func (r *watched) Lookup(t queue.Token) queue.View {
+	r.looks.Add(1)
+	return r.fakeRoom.Lookup(t)
+}
+
+// A tunnel of somebody who passes without a slot lasts as long as that does. Bytes in it are a sign of life, and looking at it is none.
+func TestNoQuorumTunnels(t *testing.T) {
+	room := &watched{fakeRoom: newRoom(t, 1)}
+	s := serve(t, room.fakeRoom, rawOrigin(t, echo(nil)), func(c *Config) { c.Room, c.NoQuorumPerMinute = room, 60_000 })
+	var passed atomic.Int64 // nanoseconds
+	s.outage.now = func() time.Time { return time.Unix(1_700_000_000, passed.Load()) }
+	pass := func(d time.Duration) {
+		passed.Add(int64(d))
+		room.advance(d)
+	}
+	stay := room.Limits().ActiveTTL
+	open := func() (*wire, queue.Token) {
+		t.Helper()
+		token := newToken()
+		w, r := s.upgrade("/ws", room.cookie(token, 0), "")
+		if r.StatusCode != 101 {
+			t.Fatalf("got %d", r.StatusCode)
+		}
+		return w, token
+	}
+	watch := func() { // each tunnel that is open has looked whether it may be
+		t.Helper()
+		before := room.looks.Load()
+		eventually(t, "all tunnels have looked", func() bool { return room.looks.Load() >= before+2*int32(testutil.ToFloat64(s.metrics.tunnels)) })
+	}
+	room.lost(true)
+	s.ask("GET", "/") // the outage begins
+	pass(time.Second)
+	busy, _ := open()
+	silent, _ := open()
+	watch()
+	for range 3 {
+		pass(stay / 2)
+		busy.echo("x")
+	}
+	if !silent.ended() {
+		t.Error("a silent tunnel outlives its visitor's pass")
+	}
+	watch()
+	busy.echo("x")
+	slot, token := open()
+	room.lost(false)
+	room.set(token, queue.View{State: queue.Active, Deadline: room.Now() + 60_000, TouchAfter: room.Now() + 1000})
+	if !busy.ended() {
+		t.Error("with a majority again a tunnel without a slot goes on")
+	}
+	watch()
+	slot.echo("x")
+}
+
 // Whom a long outage let in and who left does not stay in memory.
 func TestNoQuorumForgets(t *testing.T) {
 	room := newRoom(t, 1)

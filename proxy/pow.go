@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"hash/maphash"
 	"math/bits"
 	"net/netip"
 	"strconv"
@@ -74,6 +75,7 @@ func newPow(cfg Config) (*pow, error) {
 	}, []string{"result"})
 	p := &pow{
 		bits: cfg.PowBits, wait: cfg.PowWait, slow: newMeter(slowPerMinute/60.0, slowPerMinute),
+		wrong:  wrongs{seed: maphash.MakeSeed()},
 		solved: places.WithLabelValues("solved"), waited: places.WithLabelValues("waited"), failed: places.WithLabelValues("refused"),
 	}
 	return p, cfg.Registerer.Register(places)
@@ -214,15 +216,16 @@ func (p *pow) appendWork(dst []byte, v *verdict) []byte {
 }
 
 // wrongs count refused solutions by address prefix, in as many cells as there are: prefixes that share one share a limit, which is
-// far above what a visitor needs. Any number of callers.
+// far above what a visitor needs. Which prefixes those are cannot be guessed from outside, so nobody can use up another's limit on
+// purpose. Any number of callers.
 type wrongs struct {
+	seed  maphash.Seed
 	cells [4096]atomic.Uint64 // the minute, and how many there were in it
 }
 
 func (w *wrongs) cell(a netip.Addr) *atomic.Uint64 {
 	prefix := workPrefix(a)
-	sum := sha256.Sum256(prefix[:])
-	return &w.cells[binary.BigEndian.Uint16(sum[:])%uint16(len(w.cells))]
+	return &w.cells[maphash.Bytes(w.seed, prefix[:])%uint64(len(w.cells))]
 }
 
 func (w *wrongs) tooMany(a netip.Addr, now int64) bool {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -296,14 +297,60 @@ func TestWhoNeedsNoWork(t *testing.T) {
 	}
 }
 
+// Nor does it take work or patience, which would be for nothing: they count when there is a place.
 func TestAFullLineAsksForNoWork(t *testing.T) {
-	s := powStand(t, nil)
-	first := s.ask("GET", "/", home)
-	s.room.queued(t)
-	s.room.do(func(r *fakeRoom) { r.limits.QueueMax = 1 })
-	r := s.ask("GET", "/wr_check", home, "Cookie: "+cookieOf(first))
-	if r.StatusCode != 503 || !strings.Contains(r.text, `"full"`) || strings.Contains(r.text, "pow") {
-		t.Errorf("got %d %s", r.StatusCode, r.text)
+	for name, change := range map[string]func(*Config){"loops": nil, "goroutines": withoutLoops} {
+		s := powStand(t, change)
+		first := s.ask("GET", "/", home)
+		_, p := s.poll("", home, "Cookie: "+cookieOf(first))
+		solution := "?pow=" + solve(p.Pow.Challenge, p.Pow.Bits)
+		token, _ := s.room.queued(t)
+		s.room.do(func(r *fakeRoom) { r.limits.QueueMax = 1 })
+		s.room.advance(s.pow.wait + time.Second)
+		for range slowPerMinute + 1 {
+			for _, query := range []string{"", solution} {
+				r := s.ask("GET", "/wr_check"+query, home, "Cookie: "+cookieOf(first))
+				if r.StatusCode != 503 || !strings.Contains(r.text, `"full"`) || strings.Contains(r.text, "pow") {
+					t.Fatalf("%s: got %d %s", name, r.StatusCode, r.text)
+				}
+			}
+		}
+		if c := s.room.commands(); len(c) > 0 {
+			t.Errorf("%s: submitted %v", name, c)
+		}
+		if solved, waited := testutil.ToFloat64(s.pow.solved), testutil.ToFloat64(s.pow.waited); solved+waited > 0 {
+			t.Errorf("%s: %v solved and %v waited for nothing", name, solved, waited)
+		}
+		s.room.set(token, queue.View{})
+		if _, p := s.poll("", home, "Cookie: "+cookieOf(first)); p.Pow != nil || s.room.waiting() != 1 || testutil.ToFloat64(s.pow.waited) != 1 {
+			t.Errorf("%s: with a place free: %+v, %d in line", name, p, s.room.waiting())
+		}
+	}
+}
+
+// Which addresses share a cell is another matter in each process.
+func TestWrongCellsCannotBeGuessed(t *testing.T) {
+	var both [2]*wrongs
+	for i := range both {
+		s, err := New(Config{Room: newRoom(t, 1), Backend: mustURL(t, "http://127.0.0.1:1"), Pow: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		both[i] = &s.pow.wrong
+	}
+	same := 0
+	for i := range 64 {
+		a := netip.AddrFrom4([4]byte{192, 0, byte(i), 1})
+		at := func(w *wrongs) uintptr { return uintptr(unsafe.Pointer(w.cell(a))) - uintptr(unsafe.Pointer(&w.cells)) }
+		if at(both[0]) == at(both[1]) {
+			same++
+		}
+		if both[0].cell(a) != both[0].cell(a.Next()) {
+			t.Errorf("%v and its neighbour are two", a)
+		}
+	}
+	if same > 8 {
+		t.Errorf("%d of 64 addresses have the same cell in two processes", same)
 	}
 }
 

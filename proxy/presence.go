@@ -9,15 +9,16 @@ type presence struct {
 	token  queue.Token
 	begun  int64 // cluster time, Unix milliseconds
 	lastAt int64
-	first  bool  // the request is a first visit: it did not bring the cookie
-	stay   *stay // nil: nobody counts how many requests of the visitor there are
+	first  bool    // the request is a first visit: it did not bring the cookie
+	stay   *stay   // nil: nobody counts how many requests of the visitor there are
+	apart  *outage // nil: the visitor was let in with a slot
 }
 
 const touchEvery = 1000 // milliseconds
 
 func newPresence(room Room, v *verdict) presence {
 	now := room.Now()
-	return presence{room, v.token, now, now, v.first, nil}
+	return presence{room: room, token: v.token, begun: now, lastAt: now, first: v.first}
 }
 
 // beat says that bytes have moved. One goroutine.
@@ -36,6 +37,9 @@ func (p *presence) end() {
 }
 
 func (p *presence) touch() {
+	if p.apart != nil {
+		p.apart.renew(p.token) // and it may have a slot by now
+	}
 	if p.first {
 		p.room.Stay(p.token)
 		return

@@ -29,45 +29,51 @@ var proxySignature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 
 var errProxyHeader = errors.New("no PROXY protocol header")
 
-// readProxyHeader reads the header of a connection and returns the address of who has made it; an invalid one says
-// that this is the balancer itself, which looks whether we live, or that it does not know.
-func readProxyHeader(r io.Reader) (netip.Addr, error) {
+// A proxied is what a header says of its connection.
+type proxied struct {
+	from   netip.Addr // who has made it; invalid: somebody whose address the balancer does not know, or does not tell
+	itself bool       // the balancer has, to look whether we live
+}
+
+// readProxyHeader reads the header of a connection. Only LOCAL, in version 2, says that the balancer speaks for itself, and as such is
+// believed what it says of others. Whoever has no address is not the balancer: a client that comes to it by a Unix socket, say.
+func readProxyHeader(r io.Reader) (proxied, error) {
 	var buf [proxyLine]byte
 	head := buf[:len(proxySignature)] // what is shorter is a header of neither version
 	if _, err := io.ReadFull(r, head); err != nil {
-		return netip.Addr{}, err
+		return proxied{}, err
 	}
 	if bytes.Equal(head, proxySignature) {
 		return readProxyBinary(r)
 	}
 	if !bytes.HasPrefix(head, []byte("PROXY ")) {
-		return netip.Addr{}, errProxyHeader
+		return proxied{}, errProxyHeader
 	}
 	for n := len(head); ; n++ { // byte by byte: what follows the line is not ours. Version 2 costs three reads
 		switch {
 		case buf[n-1] == '\n':
 			return parseProxyLine(buf[:n])
 		case n == len(buf):
-			return netip.Addr{}, errProxyHeader
+			return proxied{}, errProxyHeader
 		}
 		if _, err := io.ReadFull(r, buf[n:n+1]); err != nil {
-			return netip.Addr{}, err
+			return proxied{}, err
 		}
 	}
 }
 
 // parseProxyLine reads "PROXY TCP4 source destination sourceport destinationport\r\n", each with one space.
-func parseProxyLine(line []byte) (netip.Addr, error) {
+func parseProxyLine(line []byte) (proxied, error) {
 	text, ok := bytes.CutSuffix(line, []byte("\r\n"))
 	if !ok {
-		return netip.Addr{}, errProxyHeader
+		return proxied{}, errProxyHeader
 	}
 	if text = text[len("PROXY "):]; bytes.Equal(text, []byte("UNKNOWN")) || bytes.HasPrefix(text, []byte("UNKNOWN ")) {
-		return netip.Addr{}, nil
+		return proxied{}, nil
 	}
 	parts := bytes.Split(text, []byte{' '})
 	if len(parts) != 5 || !isPort(parts[3]) || !isPort(parts[4]) {
-		return netip.Addr{}, errProxyHeader
+		return proxied{}, errProxyHeader
 	}
 	var wide bool
 	switch string(parts[0]) {
@@ -75,14 +81,14 @@ func parseProxyLine(line []byte) (netip.Addr, error) {
 	case "TCP6":
 		wide = true
 	default:
-		return netip.Addr{}, errProxyHeader
+		return proxied{}, errProxyHeader
 	}
 	from, err := netip.ParseAddr(string(parts[1]))
 	to, err2 := netip.ParseAddr(string(parts[2]))
 	if err != nil || err2 != nil || from.Is4() == wide || to.Is4() == wide || from.Zone() != "" {
-		return netip.Addr{}, errProxyHeader
+		return proxied{}, errProxyHeader
 	}
-	return from.Unmap(), nil
+	return proxied{from: from.Unmap()}, nil
 }
 
 func isPort(text []byte) bool {
@@ -91,32 +97,32 @@ func isPort(text []byte) bool {
 }
 
 // readProxyBinary reads what follows the signature.
-func readProxyBinary(r io.Reader) (netip.Addr, error) {
+func readProxyBinary(r io.Reader) (proxied, error) {
 	var fixed [proxyFixed - 12]byte // the signature has been read
 	if _, err := io.ReadFull(r, fixed[:]); err != nil {
-		return netip.Addr{}, err
+		return proxied{}, err
 	}
 	command, family, length := fixed[0], fixed[1], int(binary.BigEndian.Uint16(fixed[2:]))
 	if command>>4 != 2 || length > maxProxyTLV {
-		return netip.Addr{}, errProxyHeader
+		return proxied{}, errProxyHeader
 	}
 	rest := make([]byte, length)
 	if _, err := io.ReadFull(r, rest); err != nil {
-		return netip.Addr{}, err
+		return proxied{}, err
 	}
 	switch {
-	case command&0xf == 0: // LOCAL: the balancer speaks for itself
-		return netip.Addr{}, nil
+	case command&0xf == 0: // LOCAL
+		return proxied{itself: true}, nil
 	case command&0xf != 1:
-		return netip.Addr{}, errProxyHeader
+		return proxied{}, errProxyHeader
 	case family == 0x11 && length >= 12: // TCP over IPv4
-		return netip.AddrFrom4([4]byte(rest)), nil
+		return proxied{from: netip.AddrFrom4([4]byte(rest))}, nil
 	case family == 0x21 && length >= 36: // TCP over IPv6
-		return netip.AddrFrom16([16]byte(rest)).Unmap(), nil
+		return proxied{from: netip.AddrFrom16([16]byte(rest)).Unmap()}, nil
 	case family == 0x00 || family == 0x31: // of no kind, and a Unix socket
-		return netip.Addr{}, nil
+		return proxied{}, nil
 	}
-	return netip.Addr{}, errProxyHeader
+	return proxied{}, errProxyHeader
 }
 
 var noProxyHeader = []byte("HTTP/1.1 400 Bad Request\r\nCache-Control: no-store\r\nVary: Cookie\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -129,7 +135,7 @@ func (s *Server) introduce(c *clientConn) {
 		conn = c.paced.Conn // the header comes before TLS
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(proxyHeaderTimeout))
-	from, err := readProxyHeader(conn)
+	who, err := readProxyHeader(conn)
 	if !c.state.CompareAndSwap(connIdle, connActive) {
 		return // a shutdown has closed it
 	}
@@ -143,7 +149,7 @@ func (s *Server) introduce(c *clientConn) {
 		_ = c.Close()
 		return
 	}
-	if from.IsValid() && !s.conns.rename(c, from, s.countsConns(from)) {
+	if !who.itself && !s.conns.rename(c, who.from, s.countsConns(who.from)) {
 		s.metrics.limited[limitAddress].Inc()
 		if c.paced == nil {
 			_, _ = c.Write(unwelcome(limitAddress))

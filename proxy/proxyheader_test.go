@@ -31,21 +31,25 @@ func TestProxyHeader(t *testing.T) {
 		{"v1, IPv4", "PROXY TCP4 198.51.100.7 10.0.0.1 12345 80\r\n", "198.51.100.7"},
 		{"v1, IPv6", "PROXY TCP6 2001:db8::7 2001:db8::1 12345 80\r\n", "2001:db8::7"},
 		{"v1, IPv4 in IPv6", "PROXY TCP6 ::ffff:198.51.100.7 ::1 12345 80\r\n", "198.51.100.7"},
-		{"v1, the longest", "PROXY UNKNOWN " + strings.Repeat("f", proxyLine-16) + "\r\n", "invalid IP"},
-		{"v1, unknown", "PROXY UNKNOWN\r\n", "invalid IP"},
+		{"v1, the longest", "PROXY UNKNOWN " + strings.Repeat("f", proxyLine-16) + "\r\n", "unknown"},
+		{"v1, unknown", "PROXY UNKNOWN\r\n", "unknown"},
 		{"v2, IPv4", binaryHeader(0x21, 0x11, four...), "198.51.100.7"},
 		{"v2, IPv4 and more", binaryHeader(0x21, 0x11, append(append([]byte{}, four...), 0x04, 0, 2, 1, 2)...), "198.51.100.7"},
 		{"v2, IPv6", binaryHeader(0x21, 0x21, six...), "2001:db8::7"},
 		{"v2, IPv4 in IPv6", binaryHeader(0x21, 0x21, mixed...), "198.51.100.7"},
-		{"v2, of no kind", binaryHeader(0x21, 0x00), "invalid IP"},
-		{"v2, a Unix socket", binaryHeader(0x21, 0x31, make([]byte, 216)...), "invalid IP"},
-		{"v2, the balancer itself", binaryHeader(0x20, 0x00), "invalid IP"},
-		{"v2, the balancer itself, with addresses", binaryHeader(0x20, 0x11, four...), "invalid IP"},
+		{"v2, of no kind", binaryHeader(0x21, 0x00), "unknown"},
+		{"v2, a Unix socket", binaryHeader(0x21, 0x31, make([]byte, 216)...), "unknown"},
+		{"v2, the balancer itself", binaryHeader(0x20, 0x00), "itself"},
+		{"v2, the balancer itself, with addresses", binaryHeader(0x20, 0x11, four...), "itself"},
 	} {
 		r := strings.NewReader(c.text + "GET /")
-		got, err := readProxyHeader(r)
-		if err != nil || got.String() != c.want {
-			t.Errorf("%s: %v, %v, want %s", c.name, got, err, c.want)
+		who, err := readProxyHeader(r)
+		got := string(appendAddr(nil, who.from))
+		if who.itself {
+			got = "itself"
+		}
+		if err != nil || got != c.want || who.itself && who.from.IsValid() {
+			t.Errorf("%s: %+v, %v, want %s", c.name, who, err, c.want)
 		}
 		if rest, _ := io.ReadAll(r); string(rest) != "GET /" {
 			t.Errorf("%s: %q is left, want the request whole", c.name, rest)
@@ -96,27 +100,32 @@ func TestProxyHeaderRefuses(t *testing.T) {
 func FuzzProxyHeader(f *testing.F) {
 	f.Add([]byte("PROXY TCP4 198.51.100.7 10.0.0.1 12345 80\r\nGET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte("PROXY UNKNOWN\r\n"))
+	f.Add([]byte(binaryHeader(0x20, 0x00)))
+	f.Add([]byte(binaryHeader(0x21, 0x00)))
 	f.Add([]byte(binaryHeader(0x21, 0x11, four...)))
 	f.Add([]byte(binaryHeader(0x21, 0x21, six...)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := bytes.NewReader(data)
-		from, err := readProxyHeader(r)
-		read := len(data) - r.Len()
+		who, err := readProxyHeader(r)
+		from, read := who.from, len(data)-r.Len()
 		if read > proxyFixed+maxProxyTLV {
 			t.Fatalf("%d bytes were read", read)
 		}
 		if err != nil {
-			if from.IsValid() {
-				t.Fatalf("%v with %v", from, err)
+			if who != (proxied{}) {
+				t.Fatalf("%+v with %v", who, err)
 			}
 			return
 		}
 		if from != from.Unmap() || from.Zone() != "" {
 			t.Fatalf("%v is no plain address", from)
 		}
+		if who.itself && (from.IsValid() || data[len(proxySignature)] != 0x20) {
+			t.Fatalf("%q is the balancer itself, at %v", data[:read], from)
+		}
 		again, err := readProxyHeader(bytes.NewReader(data[:read]))
-		if err != nil || again != from {
-			t.Fatalf("the header alone is %v, %v, and was %v", again, err, from)
+		if err != nil || again != who {
+			t.Fatalf("the header alone is %+v, %v, and was %+v", again, err, who)
 		}
 	})
 }
@@ -181,6 +190,56 @@ func TestTheProxyHeaderNamesTheVisitor(t *testing.T) {
 	w := s.dialBehind(binaryHeader(0x20, 0), get)
 	if r := w.mustAnswer("GET"); r.StatusCode != 200 || site.last(t).header.Get("X-Real-Ip") != "6.6.6.6" {
 		t.Errorf("LOCAL: %d %v", r.StatusCode, site.last(t).header)
+	}
+}
+
+// withoutAddress are the headers of a client whose address the balancer does not tell.
+var withoutAddress = map[string]string{
+	"v1": "PROXY UNKNOWN\r\n", "v1, with addresses": "PROXY UNKNOWN 127.0.0.1 127.0.0.1 1 80\r\n",
+	"v2": binaryHeader(0x21, 0x00), "v2, a Unix socket": binaryHeader(0x21, 0x31, make([]byte, 216)...),
+}
+
+// A client whose address the balancer does not know is not the balancer: nothing that it says of itself is believed, and it is served.
+func TestTheProxyHeaderWithoutAnAddress(t *testing.T) {
+	for name, header := range withoutAddress {
+		room := newRoom(t, 10)
+		site := newSite(t, nil)
+		s := serve(t, room, site.URL, func(c *Config) {
+			c.ProxyProtocol, c.TrustedProxies = true, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+			c.Bind, c.Pow, c.NewPerIPPerMinute, c.MaxConnsPerIP = BindIP, true, 2, 1
+		})
+		said := []string{"X-Forwarded-For: 6.6.6.6", "X-Real-IP: 6.6.6.6", "X-Forwarded-Proto: gopher", "X-Forwarded-User: root", "X-Forwarded-Host: evil.test", "Forwarded: for=6.6.6.6"}
+		first := s.dialBehind(header, request("GET", "/x", "", said...)).mustAnswer("GET")
+		if first.StatusCode != 200 || first.ours() == "" {
+			t.Fatalf("%s: the first visit: %d", name, first.StatusCode)
+		}
+		w := s.dialBehind(header, "")
+		for range 3 { // by a goroutine and by a loop
+			if r := w.send("%s", request("GET", "/x", "", append(said, "Cookie: "+cookieOf(first))...)).mustAnswer("GET"); r.StatusCode != 200 || r.ours() != "" {
+				t.Errorf("%s: a visitor inside: %d", name, r.StatusCode)
+			}
+			h := site.last(t).header
+			for line, want := range map[string]string{
+				"X-Real-Ip": "unknown", "X-Forwarded-For": "unknown", "X-Forwarded-Proto": ownScheme(), "X-Forwarded-User": "", "X-Forwarded-Host": "shop.test", "Forwarded": "",
+			} {
+				if got := strings.Join(h[line], " | "); got != want {
+					t.Errorf("%s: %s: got %q, want %q", name, line, got, want)
+				}
+			}
+		}
+		// To count, they are one address; and what a balancer asks to see whether the node lives is answered, however many there are.
+		var statuses []int
+		for range 3 {
+			statuses = append(statuses, s.dialBehind(header, request("GET", "/x", "")).mustAnswer("GET").StatusCode)
+		}
+		if !equal(statuses, []int{200, 429, 429}) {
+			t.Errorf("%s: new visitors: got %v, want two of a minute in all", name, statuses)
+		}
+		for _, path := range []string{pathReady, pathHealth} {
+			if r := s.dialBehind(header, request("GET", path, "")).mustAnswer("GET"); r.StatusCode != 200 {
+				t.Errorf("%s: %s: got %d", name, path, r.StatusCode)
+			}
+		}
 	}
 }
 

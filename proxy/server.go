@@ -229,8 +229,11 @@ func (s *Server) serveConn(conn net.Conn) {
 	s.work.Go(func() { s.protect(c, serve) })
 }
 
-// countsConns reports whether the connections of an address have a limit.
-func (s *Server) countsConns(peer netip.Addr) bool { return s.conns.most > 0 && !s.isTrusted(peer) }
+// countsConns reports whether the connections of an address have a limit. Those without one are many clients, or the health
+// checks of a balancer (see proxied).
+func (s *Server) countsConns(peer netip.Addr) bool {
+	return s.conns.most > 0 && peer.IsValid() && !s.isTrusted(peer)
+}
 
 // unwelcome is what a connection gets that is one too many: for its address, or for the node.
 func unwelcome(why limitReason) []byte {
@@ -269,6 +272,11 @@ func (s *Server) serveClient(c *clientConn) {
 }
 
 func (s *Server) serveHTTP(c *clientConn) {
+	defer func() {
+		if free := c.onBreak; free != nil {
+			free()
+		}
+	}()
 	if err := s.http.ServeConn(c); err != nil {
 		s.log.Debug("connection ended", "err", err)
 	}
@@ -285,6 +293,8 @@ func (s *Server) connState(conn net.Conn, state fasthttp.ConnState) {
 	switch state {
 	case fasthttp.StateActive:
 		c.state.CompareAndSwap(connIdle, connActive)
+	case fasthttp.StateHijacked:
+		c.onBreak = nil // the connection is another goroutine's, and what it needs with it
 	case fasthttp.StateIdle:
 		c.linger.Store(false)
 		c.intake.next()
@@ -359,6 +369,13 @@ func (s *Server) cutOff(done <-chan struct{}) {
 			return
 		case <-ticker.C:
 		}
+	}
+}
+
+// caught is deferred: a defect costs the request that has met it, and not the process.
+func (s *Server) caught() {
+	if r := recover(); r != nil {
+		s.panicked(r)
 	}
 }
 

@@ -345,7 +345,7 @@ func TestMetricsAreRegisteredOnce(t *testing.T) {
 	for _, f := range families {
 		names[f.GetName()] = true
 	}
-	for _, want := range []string{"owr_decisions_total", "owr_origin_errors_total", "owr_requests_in_flight", "owr_tunnels", "owr_connections"} {
+	for _, want := range []string{"owr_decisions_total", "owr_origin_errors_total", "owr_requests_in_flight", "owr_tunnels", "owr_connections", "owr_no_quorum_admitted_total", "owr_invalid_cookies_total"} {
 		if !names[want] {
 			t.Errorf("%s is missing", want)
 		}

@@ -96,23 +96,15 @@ type tunnel struct {
 	moved  atomic.Int64 // when a byte last passed, Unix nanoseconds
 }
 
-// openTunnel takes the client's connection over from fasthttp, which calls back once the
-// handler has returned.
+// openTunnel takes the client's connection over from fasthttp.
 func (s *Server) openTunnel(ctx *fasthttp.RequestCtx, c *originConn, head []byte, p presence) {
 	t := &tunnel{s: s, client: clientOf(ctx), origin: c, token: p.token}
 	t.client.intake.phase = intakeTunnel
-	s.work.Add(1)
 	s.metrics.tunnels.Inc()
-	ctx.HijackSetNoResponse(true)
-	ctx.Hijack(func(conn net.Conn) { // conn reads what has been buffered first
-		defer s.work.Done()
-		defer s.metrics.tunnels.Dec()
-		defer func() {
-			if r := recover(); r != nil {
-				s.panicked(r)
-			}
-		}()
-		t.run(conn, head, p)
+	s.takeOver(ctx, func(conn net.Conn) { t.run(conn, head, p) }, func() {
+		p.stay.end()
+		s.metrics.tunnels.Dec()
+		s.origin.discard(c)
 	})
 }
 
@@ -122,9 +114,6 @@ const watchEvery = time.Second
 // run copies both ways until both sides have ended, one has failed, or the visitor has lost
 // its slot: a tunnel without traffic is no sign of life, so it ends with its visitor's slot.
 func (t *tunnel) run(client io.Reader, head []byte, p presence) {
-	defer p.stay.end()
-	defer t.s.origin.discard(t.origin)
-	defer func() { _ = t.client.abort() }()
 	if _, err := t.client.Write(head); err != nil {
 		return
 	}
@@ -133,26 +122,31 @@ func (t *tunnel) run(client io.Reader, head []byte, p presence) {
 	ended := make(chan bool, 2) // whether a direction ended as it should
 	go func() { ended <- t.copy(t.origin, client, p) }()
 	go func() { ended <- t.copy(t.client, t.origin.reader, p) }()
-	ticker := time.NewTicker(watchEvery)
-	defer ticker.Stop()
-	for left := 2; left > 0; {
-		cut := false
-		select {
-		case ok := <-ended:
-			left--
-			cut = !ok
-		case <-ticker.C:
-			idle := time.Since(time.Unix(0, t.moved.Load()))
-			cut = !t.s.still(t.token) || left == 1 && idle > t.s.cfg.IdleTimeout
-		case <-t.s.base.Done():
-			cut = true
-		}
-		if cut {
+	left := 2
+	defer func() { // whatever the end: who reads from the connections must have ended before they are given up
+		if left > 0 {
 			_ = t.client.abort()
 			_ = t.origin.raw.Close()
-			for ; left > 0; left-- {
-				<-ended
+		}
+		for ; left > 0; left-- {
+			<-ended
+		}
+	}()
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for left > 0 {
+		select {
+		case ok := <-ended:
+			if left--; !ok {
+				return
 			}
+		case <-ticker.C:
+			idle := time.Since(time.Unix(0, t.moved.Load()))
+			if !t.s.still(t.token) || left == 1 && idle > t.s.cfg.IdleTimeout {
+				return
+			}
+		case <-t.s.base.Done():
+			return
 		}
 	}
 }
@@ -163,8 +157,9 @@ type halfCloser interface {
 }
 
 // copy moves bytes in one direction and passes the end on. It reports false when a side
-// failed.
-func (t *tunnel) copy(to halfCloser, from io.Reader, p presence) bool {
+// failed, or we did.
+func (t *tunnel) copy(to halfCloser, from io.Reader, p presence) (whole bool) {
+	defer t.s.caught()
 	buf := copyBuffers.Get().(*[copySize]byte)
 	defer copyBuffers.Put(buf)
 	for {
@@ -185,9 +180,9 @@ func (t *tunnel) copy(to halfCloser, from io.Reader, p presence) bool {
 	}
 }
 
-// still reports whether a visitor has its slot. Past its deadline this replica's word is not
-// enough (I5); the touches of a busy tunnel get a moment more to be committed.
+// still reports whether a visitor has its slot, or passes without one in an outage. Past the slot's deadline this replica's word
+// is not enough (I5); the touches of a busy tunnel get a moment more to be committed.
 func (s *Server) still(token queue.Token) bool {
 	v := s.room.Lookup(token)
-	return v.State == queue.Active && s.room.Now() < v.Deadline+s.cfg.DecisionTimeout.Milliseconds()
+	return v.State == queue.Active && s.room.Now() < v.Deadline+s.cfg.DecisionTimeout.Milliseconds() || s.outage.lets(token)
 }

@@ -35,6 +35,9 @@ func (s *Server) startUpload(ctx *fasthttp.RequestCtx, c *originConn, length int
 	return u
 }
 
+// errDefect is what went wrong where a goroutine met a defect of ours.
+var errDefect = errors.New("a defect in owr")
+
 var errBodyTooLong = errors.New("the body is longer than WR_MAX_BODY")
 
 // answerGrace is how long the origin gets to say why after it has stopped reading.
@@ -45,7 +48,7 @@ func (u *upload) run(body io.Reader) {
 	defer func() {
 		if r := recover(); r != nil {
 			u.s.panicked(r)
-			u.clientErr = errors.New("defect")
+			u.clientErr = errDefect
 			_ = u.conn.raw.Close()
 		}
 	}()
@@ -66,6 +69,7 @@ func (u *upload) run(body io.Reader) {
 func (u *upload) copy(body io.Reader) (clientErr, originErr error) {
 	buf := copyBuffers.Get().(*[copySize]byte)
 	defer copyBuffers.Put(buf)
+	u.client.received.restart()
 	total := int64(0)
 	for {
 		_ = u.client.SetReadDeadline(time.Now().Add(u.client.stall))

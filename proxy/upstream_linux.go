@@ -67,15 +67,7 @@ var errShortWrite = errors.New("it did not take a whole request head")
 func (l *loop) dial(c *loopClient) {
 	s := l.s
 	s.work.Go(func() {
-		fd := -1
-		conn, _, err := s.origin.connection(s.base)
-		if err == nil {
-			fd, err = dupOf(conn.(*net.TCPConn)) // a loop is not there for an origin with TLS
-			_ = conn.Close()
-			if err != nil {
-				s.metrics.originConns.Dec()
-			}
-		}
+		fd, err := s.originDescriptor()
 		if !l.post(func() { l.dialed(c, fd, err) }) && fd >= 0 {
 			_ = syscall.Close(fd)
 			s.metrics.originConns.Dec()
@@ -83,8 +75,32 @@ func (l *loop) dial(c *loopClient) {
 	})
 }
 
+// originDescriptor makes a connection to the origin for a loop. A defect is an error to the one who waits for it.
+func (s *Server) originDescriptor() (fd int, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.panicked(r)
+			fd, err = -1, &originError{faultConnect, errDefect}
+		}
+	}()
+	conn, _, err := s.origin.connection(s.base)
+	if err != nil {
+		return -1, err
+	}
+	fd, err = dupOf(conn.(*net.TCPConn)) // a loop is not there for an origin with TLS
+	_ = conn.Close()
+	if err != nil {
+		s.metrics.originConns.Dec()
+		return -1, err
+	}
+	return fd, nil
+}
+
 func (l *loop) dialed(c *loopClient, fd int, err error) {
 	waits := c.fd >= 0 && c.underWay && c.origin == nil
+	if waits {
+		defer l.rescue(c)
+	}
 	if err == nil {
 		if err = l.add(l.ep, fd, loopReads); err != nil {
 			_ = syscall.Close(fd)
