@@ -333,11 +333,11 @@ func hosts() []exchange {
 	var out []exchange
 	for _, host := range []string{
 		"", " ", "shop.test/evil", "u@shop.test", "u:p@shop.test", "shop.test, evil.test", "shop.test evil.test", "shop.test:99999x", "shop.test:80:80", "shop.test:123456", "shop.test\tevil", "[::1", "[::1]evil", "shop.test?a", "shop.test#a",
-		"shop.test\\", "http://shop.test", "shop\xc3\xa9.test", "\"shop.test\"", "shop.test;a", "shop.test\x00", "shop.test:-1",
+		"shop.test\\", "http://shop.test", "shop\xc3\xa9.test", "\"shop.test\"", "shop.test;a", "shop.test\x00", "shop.test:-1", ":80", ":", "[]", "shop.test:65536",
 	} {
 		out = append(out, refused(fmt.Sprintf("Host %q", host), line("Host: "+host+"\r\n")))
 	}
-	for _, host := range []string{"shop.test", "SHOP.test:8080", "shop.test.", "[::1]", "[::1]:80", "127.0.0.1:1", "my_shop.test", "xn--shp-8na.test"} {
+	for _, host := range []string{"shop.test", "SHOP.test:8080", "shop.test.", "[::1]", "[::1]:80", "127.0.0.1:1", "shop.test:", "my_shop.test", "xn--shp-8na.test"} {
 		out = append(out, exchange{name: fmt.Sprintf("Host %q is one", host), send: line("Host: " + host + "\r\n"), want: "200", origin: []string{"GET /x{T}"}, differ: true})
 	}
 	return append(out,
@@ -347,6 +347,7 @@ func hosts() []exchange {
 		refused("Host in two spellings", line("Host: shop.test\r\nhOST: evil.test\r\n")),
 		refused("space behind Host", line("Host : shop.test\r\n")),
 		refused("a folded Host", line("Host:\r\n shop.test\r\n")),
+		refused("33 names in Connection", "GET /x{T}"+base+"Connection: "+strings.Repeat("a, ", 33)+"\r\n\r\n"),
 		refused("two hosts in HTTP/1.0", "GET /x{T} HTTP/1.0\r\nHost: a\r\nHost: b\r\n{C}\r\n"),
 		exchange{name: "host in small letters", send: line("host: shop.test\r\n"), want: "200", origin: []string{"GET /x{T}"}, differ: true},
 	)
