@@ -77,7 +77,9 @@ func (r *results) table(w io.Writer) {
 	fmt.Fprintln(t, "| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|")
 	for _, f := range r.Figures {
 		base, ratio, target := "", "", ""
+		middle := f.Value // a percentile of the rounds, as often as their median
 		if f.Baseline != nil {
+			middle = f.Subject.Median
 			base = fmt.Sprintf("%s (%s to %s) %s", number(f.Baseline.Median), number(f.Baseline.Min), number(f.Baseline.Max), f.Baseline.Name)
 			ratio = fmt.Sprintf("%.3f", f.Ratio)
 		}
@@ -89,7 +91,7 @@ func (r *results) table(w io.Writer) {
 			verdict += fmt.Sprintf(" (even %s %s)", f.Wide.Op, number(f.Wide.Value))
 		}
 		fmt.Fprintf(t, "| %s\t| %s\t| %s (%s to %s) %s\t| %s\t| %s\t| %s\t| %s\t|\n", f.Row, f.What,
-			number(f.Subject.Median), number(f.Subject.Min), number(f.Subject.Max), f.Unit, base, ratio, target, verdict)
+			number(middle), number(f.Subject.Min), number(f.Subject.Max), f.Unit, base, ratio, target, verdict)
 	}
 	_ = t.Flush() // to the terminal
 	for _, row := range r.Rows {
