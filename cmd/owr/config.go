@@ -23,10 +23,11 @@ type serveConfig struct {
 	BackendTimeout        time.Duration
 	MainURL               string
 	CookieName            string
-	QueueMode             string // "redirect" or "inline"
-	QueueStatus           int    // 200, 202, 429 or 503
-	FrameAncestors        string // sources of a Content-Security-Policy
-	PageFile              string // empty: the built-in page
+	QueueMode             string        // "redirect" or "inline"
+	QueueStatus           int           // 200, 202, 429 or 503
+	FrameAncestors        string        // sources of a Content-Security-Policy
+	PageFile              string        // empty: the built-in page
+	linesLost             func() uint64 // of the log; nil: nobody counts
 	TrustedProxies        []netip.Prefix
 	ProxyProtocol         bool
 	Loops                 int // of the proxy; not a setting

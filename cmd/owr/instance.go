@@ -65,6 +65,11 @@ func startInstance(cfg serveConfig, public, private net.Listener, log *slog.Logg
 	}()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if cfg.linesLost != nil {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "owr_log_lines_lost_total", Help: "Lines of the log that nobody took in time, or that could not be written.",
+		}, func() float64 { return float64(cfg.linesLost()) }))
+	}
 
 	certMetrics, err := certs.NewMetrics(registry)
 	if err != nil {

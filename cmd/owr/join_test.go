@@ -54,6 +54,7 @@ func TestANodeJoinsAndIsRemoved(t *testing.T) {
 	second := serving(ctx, &logs[1], "WR_NODE_ID=n2", "WR_JOIN="+at(0), "WR_ROLE=edge", "WR_CLUSTER_LISTEN="+at(2), "WR_ADMIN_LISTEN="+at(3),
 		"WR_DATA_DIR="+filepath.Join(dir, "n2"), "WR_CLUSTER_SECRET=s3cret")
 	until(t, "n2      "+at(2)+"  edge    yes", "cluster", "list", "--admin", at(1))
+	until(t, at(0), "status", "--admin", at(3)) // it holds the entry that says so: one that does not has nothing to be removed from, and joins
 
 	code, out, stderr := command(t, nil, "cluster", "promote", "n2", "--admin", at(3))
 	if code != 1 || out != "" || !strings.Contains(stderr, "n2 is an edge node") {

@@ -69,7 +69,10 @@ func dispatch(ctx context.Context, args, environ []string, stdout, stderr io.Wri
 		if err != nil {
 			return err
 		}
-		log := cfg.Log.newLogger(stderr)
+		out := newLogWriter(stderr)
+		defer out.close()
+		cfg.linesLost = out.lost.Load
+		log := cfg.Log.newLogger(out)
 		line.warn(log)
 		if err := serve(ctx, cfg, log); err != nil {
 			log.Error("the node ended with an error", "err", err)
