@@ -29,6 +29,10 @@ func (d *drip) hungUp() { _ = d.stdin.Close() } // a second close does no harm
 // dripper is the variable that makes an attacker of a test binary: where to, with which cookie, and how many of each kind.
 const dripper = "OWR_TEST_DRIP"
 
+// dripPause lies between two connections: 1,000 a second, as fast as slowhttptest makes them when it is asked to hurry. All at once, and each of them every
+// half second at the same moment, they are a flood twice a second and not slow ones.
+const dripPause = time.Millisecond
+
 // drip attacks the node with n slow connections of each kind.
 func (v *victim) drip(cookie string, n int) *drip {
 	v.t.Helper()
@@ -83,6 +87,7 @@ func dripping() bool {
 	var mu sync.Mutex
 	for i := range len(kinds) * n {
 		wg.Go(func() {
+			time.Sleep(time.Duration(i) * dripPause) // and so each has a beat of its own
 			closed, lasted := kinds[i%len(kinds)].attack(host, ended)
 			mu.Lock()
 			defer mu.Unlock()

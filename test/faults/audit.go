@@ -30,6 +30,7 @@ type Findings struct {
 	Unanswered   []string // an error while the cluster was well
 	Shed         []string // the same of a newcomer that was asked to come back, as in an overload
 	FailedInside []string // an error for a visitor inside, on an unharmed node, while a majority lived
+	Refused      []string // somebody inside who was not let in by a node that was cut off and knew of it
 }
 
 // Kinds are the findings with their names, in the order of a report.
@@ -45,6 +46,7 @@ func (f Findings) Kinds() []Kind {
 		{"failed requests while well", f.Unanswered},
 		{"newcomers asked to come back while well", f.Shed},
 		{"failed requests of those inside while a majority lived", f.FailedInside},
+		{"inside and refused by a node that was cut off", f.Refused},
 	}
 }
 
@@ -70,6 +72,7 @@ func Check(h History) Findings {
 	}
 	f.EarlyExpiry, f.Backward = a.wentBack()
 	f.Unanswered, f.Shed, f.FailedInside = a.failures()
+	f.Refused, _ = a.refused()
 	return f
 }
 
@@ -130,9 +133,9 @@ func (a *audit) harmed(e Event) bool {
 	return slices.ContainsFunc(a.Faults, func(f Fault) bool { return (f.harms(e.Node) || !f.Majority) && f.overlaps(e.Sent, e.Got) })
 }
 
-// harm reports whether any node was harmed in between.
+// harm reports whether any node was harmed in between, or another one led.
 func (a *audit) harm(begun, ended float64) bool {
-	return slices.ContainsFunc(a.Faults, func(f Fault) bool { return len(f.Harmed) > 0 && f.overlaps(begun, ended) })
+	return slices.ContainsFunc(a.Faults, func(f Fault) bool { return (len(f.Harmed) > 0 || f.Elected) && f.overlaps(begun, ended) })
 }
 
 func (a *audit) staysOf(events []Event) []stay {
@@ -441,6 +444,51 @@ func (a *audit) failures() (well, shed, inside []string) {
 		}
 	}
 	return well, shed, inside
+}
+
+// refused finds who was inside and was not let in by a node that was alive and cut off. Such a node serves on from the table that it
+// has, and lets in whoever is inside by it, up to the deadline that it knows (I5). So the visitor has to have been inside long enough before
+// the cut for every node to have heard of it; what was seen of the visitor since then may not have come to this node. It answers
+// how many requests it has looked at, too.
+func (a *audit) refused() (found []string, looked int) {
+	for _, f := range a.Faults {
+		if !f.Alive {
+			continue
+		}
+		for _, events := range a.visitors {
+			var holds *Event // the newest that the node surely knows of
+			for i, e := range events {
+				if e.Outcome == Left {
+					break
+				}
+				asked := f.harms(e.Node) && e.Sent >= f.Begun && e.Sent <= f.Ended
+				if holds != nil && asked && e.Got < a.keptUntil(*holds)-edgeTime && !e.Late && !a.harmedOtherwise(e) {
+					if looked++; e.Outcome == Held || e.Outcome == Failed {
+						found = append(found, fmt.Sprintf("%v, then %v: cut off from %.2f on", *holds, e, f.Begun))
+					}
+				}
+				switch e.Outcome {
+				case Inside:
+					if e.Got+staleTime < f.Begun {
+						if holds = nil; a.durable(e) {
+							holds = &events[i]
+						}
+					}
+				case Waiting, Held, Turn:
+					holds = nil
+				case Failed, Left:
+				}
+			}
+		}
+	}
+	return found, looked
+}
+
+// harmedOtherwise reports whether more was the matter with the node, or with what it needs to let somebody in, than that it was cut off.
+func (a *audit) harmedOtherwise(e Event) bool {
+	return slices.ContainsFunc(a.Faults, func(f Fault) bool {
+		return !f.Alive && (f.harms(e.Node) || f.Origin) && f.overlaps(e.Sent, e.Got)
+	})
 }
 
 // Gap is the longest time around the fault in which nobody was given a ticket or a slot.

@@ -38,14 +38,22 @@ func as(e Event, id string) Event {
 	return e
 }
 
+func late(e Event) Event {
+	e.Late = true
+	return e
+}
+
 // TestAuditCatches plays, for each kind of violation, a history that has it and the same one with what excuses it.
 func TestAuditCatches(t *testing.T) {
 	onN1 := Fault{Name: "on n1", Harmed: []string{"n1"}, Majority: true, Begun: 0, Ended: 10}
+	cutN1 := Fault{Name: "n1 is cut off", Harmed: []string{"n1"}, Majority: true, Alive: true, Begun: 0, Ended: 10}
+	cutAll := Fault{Name: "all are cut off", Harmed: []string{"n1", "n2", "n3"}, Alive: true, Begun: 0, Ended: 10}
 	onRedis := Fault{Name: "on Redis", Majority: true, Begun: 0, Ended: 10}
 	nobody := Fault{Name: "no majority", Begun: 0, Ended: 10}
 	site := Fault{Name: "on the origin", Majority: true, Origin: true, Begun: 0, Ended: 10}
 	both := []Event{event("a", "n1", 0, Inside, 0), event("b", "n2", 1, Inside, 0)}
 	passed := append(waiting("a", 0, 9, 1), event("b", "n2", 3, Held, 0), event("b", "n2", 4, Inside, 0))
+	back := append(waiting("a", 0, 10, 1), event("b", "n2", -1, Inside, 0), event("b", "n2", 7.5, Inside, 0))
 	for _, c := range []struct {
 		name string
 		h    History
@@ -66,6 +74,8 @@ func TestAuditCatches(t *testing.T) {
 		{"and a node elsewhere was harmed", history(passed...).with(Fault{Harmed: []string{"n3"}, Majority: true, Begun: 0, Ended: 10}), "overtakings"},
 		{"the one passed was away", history(append(append(waiting("a", 0, 0, 1), waiting("a", 7, 9, 1)...), event("b", "n2", 3, Held, 0), event("b", "n2", 4, Inside, 0))...), ""},
 		{"the other one came first", history(append(waiting("a", 3, 9, 1), event("b", "n2", 2.9, Held, 0), event("b", "n2", 4, Inside, 0))...), ""},
+		{"back inside after its slot has ended", history(back...), "overtakings"},
+		{"back inside, and new leaders have held expiry back", history(back...).with(Fault{Majority: true, Elected: true, Begun: 0, Ended: 5}), ""},
 		{"a place that is worse", history(event("a", "n1", 0, Waiting, 3), event("a", "n2", 3, Waiting, 4)), "places lost"},
 		{"a place that is worse for good", history(event("a", "n1", 0, Waiting, 4), event("a", "n2", 1, Waiting, 3), event("a", "n2", 2, Waiting, 4), event("a", "n2", 4, Waiting, 4)), "places lost"},
 		{"a place that is worse on a node that is behind", history(event("a", "n1", 0, Waiting, 4), event("a", "n2", 1, Waiting, 3), event("a", "n3", 2, Waiting, 4), event("a", "n3", 4, Waiting, 3)), ""},
@@ -91,6 +101,18 @@ func TestAuditCatches(t *testing.T) {
 		{"an error of one inside on the harmed node", history(event("a", "n2", 0, Inside, 0), event("a", "n1", 1, Failed, 0)).with(onN1), ""},
 		{"an error of one inside without a majority", history(event("a", "n2", -2, Inside, 0), event("a", "n2", 1, Failed, 0)).with(nobody), ""},
 		{"an error of one inside when the site is down", history(event("a", "n2", 0, Inside, 0), event("a", "n2", 1, Failed, 0)).with(site), ""},
+		{"inside, and an error of a node that is cut off", history(event("a", "n2", -2, Inside, 0), event("a", "n1", 1, Failed, 0)).with(cutN1), "inside and refused by a node that was cut off"},
+		{"inside, and sent to the waiting page by it", history(event("a", "n1", -2, Inside, 0), event("a", "n1", 1, Held, 0)).with(cutN1), "inside and refused by a node that was cut off"},
+		{"inside, and an error where nobody has a majority", history(event("a", "n2", -2, Inside, 0), event("a", "n3", 1, Failed, 0)).with(cutAll), "inside and refused by a node that was cut off"},
+		{"inside elsewhere meanwhile, and an error of it", history(event("a", "n2", -2, Inside, 0), event("a", "n2", 0.5, Inside, 0), event("a", "n1", 1, Failed, 0)).with(cutN1), "inside and refused by a node that was cut off"},
+		{"inside, and let in by it", history(event("a", "n2", -2, Inside, 0), event("a", "n1", 1, Inside, 0)).with(cutN1), ""},
+		{"inside only since the cut", history(event("a", "n2", 0.5, Inside, 0), event("a", "n1", 1, Failed, 0)).with(cutN1), ""},
+		{"inside too short a time before the cut", history(event("a", "n2", -1, Inside, 0), event("a", "n1", 1, Failed, 0)).with(cutN1), ""},
+		{"inside too long before", history(event("a", "n2", -2, Inside, 0), event("a", "n1", 2, Failed, 0)).with(cutN1), ""},
+		{"inside, and it took too long", history(event("a", "n2", -2, Inside, 0), late(event("a", "n1", 1, Failed, 0))).with(cutN1), ""},
+		{"inside, and it has left", history(event("a", "n2", -2, Inside, 0), event("a", "admin", 0.5, Left, 0), event("a", "n1", 1, Held, 0)).with(cutN1), ""},
+		{"inside, and the site is down as well", history(event("a", "n2", -2, Inside, 0), event("a", "n1", 1, Failed, 0)).with(cutN1).with(site), ""},
+		{"inside, and it is paused as well", history(event("a", "n2", -2, Inside, 0), event("a", "n1", 1, Failed, 0)).with(cutN1).with(onN1), ""},
 	} {
 		f := Check(c.h)
 		var got []string

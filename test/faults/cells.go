@@ -23,6 +23,8 @@ type cell struct {
 	victims func(*world) []*harness.Node
 	// lost says that no majority lives, or that none is in reach of itself.
 	lost bool
+	// alive says that the victims are cut off, wholly or in part, and nothing else: they let in whom they know to be inside.
+	alive bool
 	// site says that the origin is harmed.
 	site bool
 
@@ -33,7 +35,7 @@ type cell struct {
 	spares int       // nodes that are prepared and not started
 	limits *[2]Rules // in force, and to be kept to; nil: rules, as both
 
-	terms   uint64                          // the most new terms that there may be; 0: any number
+	terms   uint64                          // the most new terms that there may be, one for what calls for no election; 0: any number
 	prepare func(testing.TB, *harness.Node) // before a node of the cell's cluster starts
 	harm    func(*world, []*harness.Node)   // on the test's goroutine
 	lasts   time.Duration                   // between harm and heal
@@ -127,22 +129,6 @@ func slowed(delay time.Duration, rate int64) func(*world, []*harness.Node) {
 	}
 }
 
-// handOverCount is how many leaders are ended one after the other in the cell of hand-overs.
-var handOverCount = 100
-
-// handOvers ends and restarts whoever leads, so many times.
-func handOvers(times int) func(*world, []*harness.Node) {
-	return func(w *world, _ []*harness.Node) {
-		for range times {
-			n := w.leader()
-			terminate(w, []*harness.Node{n})
-			w.leader()
-			n.Start()
-			n.WaitReady()
-		}
-	}
-}
-
 // wipe ends a node and removes all that it kept.
 func wipe(w *world, victims []*harness.Node) {
 	for _, n := range victims {
@@ -160,6 +146,13 @@ func must(t testing.TB, err error) {
 
 func onRedis(do func(*world, context.Context) error) func(*world, []*harness.Node) {
 	return func(w *world, _ []*harness.Node) { must(w.t, do(w, context.Background())) }
+}
+
+// longer are limits of so many times those of other cells.
+func longer(times float64) *[2]Rules {
+	r := rules
+	r.ActiveTTL, r.ClaimTTL, r.QueueAbsent = times*r.ActiveTTL, times*r.ClaimTTL, times*r.QueueAbsent
+	return &[2]Rules{r, r}
 }
 
 // cells is the table.
@@ -210,42 +203,54 @@ var cells = []cell{
 		name: "hand-overs one after the other", kind: "hand-over", slow: true, expect: "every one succeeds",
 		victims: everybody, lost: true, harm: func(w *world, v []*harness.Node) { handOvers(handOverCount)(w, v) },
 	},
+	{
+		name: "a hundred transfers of leadership", kind: "hand-over", expect: "every one ends soon, those too in which the way between the two is cut",
+		terms: 110, harm: func(w *world, _ []*harness.Node) { transfers(w, 100) }, lasts: time.Second,
+	},
 
 	{
-		name: "the leader is cut off", kind: "partition", quick: true, expect: "the others choose another one; it lets in nobody beyond what the table gave",
-		victims: theLeader, harm: isolate, lasts: 5 * time.Second, heal: mend,
+		name: "the leader is cut off", kind: "partition", quick: true, terms: 2, expect: "the others choose another one; it lets in nobody beyond what the table gave",
+		victims: theLeader, alive: true, harm: isolate, lasts: 5 * time.Second, heal: mend,
 	},
 	{
 		name: "the leader is cut off past every deadline", kind: "partition", expect: "those inside on its side are let in up to their deadline only",
-		victims: theLeader, harm: isolate, lasts: 10 * time.Second, heal: mend,
+		victims: theLeader, alive: true, harm: isolate, lasts: 10 * time.Second, heal: mend,
 	},
 	{
-		name: "a follower is cut off", kind: "partition", expect: "the others notice nothing",
-		victims: aFollower, harm: isolate, lasts: 5 * time.Second, heal: mend,
+		name: "a follower is cut off", kind: "partition", terms: 1, expect: "the others notice nothing",
+		victims: aFollower, alive: true, harm: isolate, lasts: 5 * time.Second, heal: mend,
 	},
 	{
 		name: "all are cut off from one another", kind: "partition", expect: "nobody new until it heals; nothing lost",
-		victims: everybody, lost: true, harm: isolate, lasts: 4 * time.Second, heal: mend,
+		victims: everybody, lost: true, alive: true, harm: isolate, lasts: 4 * time.Second, heal: mend,
 	},
 	{
-		name: "the leader is deaf", kind: "partition", expect: "it steps down, or the others choose another one",
-		victims: theLeader, harm: deaf, lasts: 5 * time.Second, heal: mend,
+		name: "the leader is cut off for less than active_ttl", kind: "partition", slow: true, limits: longer(4), expect: "whoever was inside is let in on its side too",
+		victims: theLeader, alive: true, harm: isolate, lasts: 8 * time.Second, heal: mend,
 	},
 	{
-		name: "the leader is dumb", kind: "partition", expect: "the others choose another one",
-		victims: theLeader, harm: dumb, lasts: 5 * time.Second, heal: mend,
+		name: "all are cut off for less than active_ttl", kind: "partition", slow: true, limits: longer(4), expect: "whoever was inside still is, and nobody else",
+		victims: everybody, lost: true, alive: true, harm: isolate, lasts: 8 * time.Second, heal: mend,
 	},
 	{
-		name: "a follower is deaf", kind: "partition", expect: "it holds no election that disturbs the others",
-		victims: aFollower, harm: deaf, lasts: 5 * time.Second, heal: mend,
+		name: "the leader is deaf", kind: "partition", terms: 2, expect: "it steps down, or the others choose another one",
+		victims: theLeader, alive: true, harm: deaf, lasts: 5 * time.Second, heal: mend,
 	},
 	{
-		name: "a follower is dumb", kind: "partition", expect: "the others notice nothing",
-		victims: aFollower, harm: dumb, lasts: 5 * time.Second, heal: mend,
+		name: "the leader is dumb", kind: "partition", terms: 2, expect: "the others choose another one",
+		victims: theLeader, alive: true, harm: dumb, lasts: 5 * time.Second, heal: mend,
 	},
 	{
-		name: "the leader and a follower are cut from one another", kind: "partial partition", expect: "the leader stays; that follower serves who it knows",
-		victims: aFollower, lasts: 5 * time.Second, heal: mend,
+		name: "a follower is deaf", kind: "partition", terms: 1, expect: "it holds no election that disturbs the others",
+		victims: aFollower, alive: true, harm: deaf, lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "a follower is dumb", kind: "partition", terms: 1, expect: "the others notice nothing",
+		victims: aFollower, alive: true, harm: dumb, lasts: 5 * time.Second, heal: mend,
+	},
+	{
+		name: "the leader and a follower are cut from one another", kind: "partial partition", terms: 3, expect: "the leader stays; that follower serves who it knows",
+		victims: aFollower, alive: true, lasts: 5 * time.Second, heal: mend,
 		harm: func(w *world, v []*harness.Node) {
 			leader := w.leader()
 			w.mute(leader, v[0], true)
@@ -253,7 +258,7 @@ var cells = []cell{
 		},
 	},
 	{
-		name: "two followers are cut from one another", kind: "partial partition", expect: "nobody notices anything",
+		name: "two followers are cut from one another", kind: "partial partition", terms: 1, expect: "nobody notices anything",
 		lasts: 4 * time.Second, heal: mend,
 		harm: func(w *world, _ []*harness.Node) {
 			two := w.all.Followers()
@@ -262,16 +267,16 @@ var cells = []cell{
 		},
 	},
 	{
-		name: "slow links of a follower", kind: "slow link", expect: "it lags; the others do not",
-		victims: aFollower, harm: slowed(150*time.Millisecond, 0), lasts: 5 * time.Second, heal: mend,
+		name: "slow links of a follower", kind: "slow link", terms: 1, expect: "it lags; the others do not",
+		victims: aFollower, alive: true, harm: slowed(150*time.Millisecond, 0), lasts: 5 * time.Second, heal: mend,
 	},
 	{
-		name: "slow links of the leader", kind: "slow link", expect: "every commit takes longer; nothing else",
-		victims: theLeader, harm: slowed(60*time.Millisecond, 0), lasts: 5 * time.Second, heal: mend,
+		name: "slow links of the leader", kind: "slow link", terms: 1, expect: "every commit takes longer; nothing else",
+		victims: theLeader, alive: true, harm: slowed(60*time.Millisecond, 0), lasts: 5 * time.Second, heal: mend,
 	},
 	{
-		name: "narrow links of a follower", kind: "slow link", expect: "it lags; the others do not",
-		victims: aFollower, harm: slowed(0, 16<<10), lasts: 5 * time.Second, heal: mend,
+		name: "narrow links of a follower", kind: "slow link", terms: 1, expect: "it lags; the others do not",
+		victims: aFollower, alive: true, harm: slowed(0, 16<<10), lasts: 5 * time.Second, heal: mend,
 	},
 
 	{
@@ -333,28 +338,28 @@ var cells = []cell{
 	},
 
 	{
-		name: "the leader's packets are dropped", kind: "packets", slow: true, spaces: true, expect: "the others choose another one; it lets in nobody beyond what the table gave",
-		victims: theLeader, harm: filtered(dropIn, dropOut), lasts: packets, heal: unfiltered,
+		name: "the leader's packets are dropped", kind: "packets", slow: true, spaces: true, terms: 2, expect: "the others choose another one; it lets in nobody beyond what the table gave",
+		victims: theLeader, alive: true, harm: filtered(dropIn, dropOut), lasts: packets, heal: unfiltered,
 	},
 	{
-		name: "packets to the leader are dropped", kind: "packets", slow: true, spaces: true, expect: "it steps down, or the others choose another one",
-		victims: theLeader, harm: filtered(dropIn, ""), lasts: packets, heal: unfiltered,
+		name: "packets to the leader are dropped", kind: "packets", slow: true, spaces: true, terms: 2, expect: "it steps down, or the others choose another one",
+		victims: theLeader, alive: true, harm: filtered(dropIn, ""), lasts: packets, heal: unfiltered,
 	},
 	{
-		name: "the leader's packets are refused", kind: "packets", slow: true, spaces: true, expect: "the others choose another one, at once",
-		victims: theLeader, harm: filtered(refuseIn, refuseOut), lasts: packets, heal: unfiltered,
+		name: "the leader's packets are refused", kind: "packets", slow: true, spaces: true, terms: 2, expect: "the others choose another one, at once",
+		victims: theLeader, alive: true, harm: filtered(refuseIn, refuseOut), lasts: packets, heal: unfiltered,
 	},
 	{
 		name: "packets between the leader and a follower are dropped", kind: "packets", slow: true, spaces: true, terms: 3, expect: "the leader stays, or the third one leads; no storm of elections",
-		victims: aFollower, harm: filteredFromLeader(dropIn, dropOut), lasts: packets, heal: unfiltered,
+		victims: aFollower, alive: true, harm: filteredFromLeader(dropIn, dropOut), lasts: packets, heal: unfiltered,
 	},
 	{
-		name: "three of ten packets of a follower are lost", kind: "packets", slow: true, spaces: true, terms: 3, expect: "it lags; the others do not",
-		victims: aFollower, harm: filtered(lossy(30)), lasts: packets, heal: unfiltered,
+		name: "three of ten packets of a follower are lost", kind: "packets", slow: true, spaces: true, terms: 1, expect: "it lags; the others do not",
+		victims: aFollower, alive: true, harm: filtered(lossy(30)), lasts: packets, heal: unfiltered,
 	},
 	{
-		name: "a fifth of the leader's packets is lost", kind: "packets", slow: true, spaces: true, expect: "commits take longer, or another one leads",
-		victims: theLeader, harm: filtered(lossy(20)), lasts: packets, heal: unfiltered,
+		name: "a fifth of the leader's packets is lost", kind: "packets", slow: true, spaces: true, terms: 3, expect: "commits take longer, or another one leads",
+		victims: theLeader, alive: true, harm: filtered(lossy(20)), lasts: packets, heal: unfiltered,
 	},
 
 	{
@@ -375,7 +380,7 @@ var cells = []cell{
 	},
 	{
 		name: "the leader is away until the log is cut down", kind: "partition", slow: true, prepare: compacts(lowTrailing), expect: "it is sent a snapshot, and no more than a few",
-		victims: theLeader, harm: awayForLong, heal: backBySnapshot,
+		victims: theLeader, alive: true, harm: awayForLong, heal: backBySnapshot,
 	},
 	{
 		name: "the leader's disk refuses to sync", kind: "disk", expect: "the node ends; another one leads",
@@ -388,6 +393,11 @@ var cells = []cell{
 	{
 		name: "the leader's disk stalls", kind: "disk", expect: "commits wait; nobody is expired by it",
 		victims: theLeader, harm: breakSync("delay_enter=3000000"), lasts: 4 * time.Second, heal: unbreakSync,
+	},
+	{
+		name: "the leader's disk hangs until its watchdog ends it", kind: "disk", slow: true, limits: longer(3), terms: 2,
+		expect:  "the node ends by itself; another one leads; with a disk again it comes back",
+		victims: theLeader, harm: hangs, lasts: 2 * time.Second, heal: unbreakSync,
 	},
 	{
 		name: "a follower's disk stalls", kind: "disk", expect: "the others notice nothing",
@@ -408,7 +418,7 @@ var cells = []cell{
 	},
 
 	{
-		name: "no processor time for the leader", kind: "starvation", expect: "slow, and nothing lost",
+		name: "no processor time for the leader", kind: "starvation", terms: 1, expect: "slow, and nothing lost",
 		victims: theLeader, harm: starve, lasts: 4 * time.Second, heal: feed,
 	},
 	{

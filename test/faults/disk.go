@@ -100,6 +100,59 @@ func endedByIt(w *world, victims []*harness.Node) {
 	unbreakSync(w, victims)
 }
 
+// The bounds of a disk that hangs: until the node has ended by itself, and from then until another one leads.
+const (
+	hangTime     = 10 * time.Second
+	takeOverTime = 3 * time.Second
+)
+
+// hangs has every fsync of a node that leads take longer than its watchdog waits. A leader that hangs goes on sending heartbeats, so only its
+// end lets the others elect.
+func hangs(w *world, victims []*harness.Node) {
+	n := victims[0]
+	breakSync("delay_enter=30000000")(w, victims)
+	begun := time.Now()
+	over := harness.Poll(hangTime, func() bool {
+		_, err := n.Status()
+		return !n.Alive() || err != nil && !runs(n.Pid())
+	})
+	took := time.Since(begun)
+	if cmd := tracers[n.Pid()]; cmd != nil { // it keeps the thread that it delays, and the process with it
+		delete(tracers, n.Pid())
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	if !over {
+		w.t.Errorf("%s goes on %v after its disk began to hang", n.ID, hangTime)
+		return
+	}
+	code, said := n.WaitEnd(), n.Log()
+	if code != 1 || !strings.Contains(said, logFile(n)) || !strings.Contains(said, "the disk hangs") {
+		w.t.Errorf("%s ended with exit code %d, want 1 and that %s hangs", n.ID, code, logFile(n))
+	}
+	ended := time.Now()
+	next := w.leader()
+	if took := time.Since(ended); took > takeOverTime {
+		w.t.Errorf("%s leads %v after the end of %s, more than %v", next.ID, took, n.ID, takeOverTime)
+	}
+	w.t.Logf("%s ended %v after its disk began to hang, and %s leads", n.ID, took.Round(10*time.Millisecond), next.ID)
+}
+
+// runs reports whether any thread of a process is left that is neither dead nor in the hands of a tracer, as all are for a moment when it comes.
+func runs(pid int) bool {
+	files, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/status") // fails for a bad pattern only
+	for _, file := range files {
+		status, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		if _, state, _ := strings.Cut(string(status), "\nState:\t"); !strings.ContainsAny(state[:min(1, len(state))], "ZXt") {
+			return true
+		}
+	}
+	return false
+}
+
 // unbreakSync lets the node's syncs pass again, and starts it when it has ended, as it should after an error.
 func unbreakSync(w *world, victims []*harness.Node) {
 	n := victims[0]

@@ -37,6 +37,7 @@ type Event struct {
 	Hit      float64 // Inside: when the request reached the origin
 	Detail   string  // Failed: why
 	Shed     bool    // Failed: 503 with Retry-After
+	Late     bool    // Failed: the visitor's patience was over
 }
 
 func (e Event) String() string {
@@ -56,7 +57,9 @@ type Fault struct {
 	Name     string
 	Harmed   []string // nodes whose word and whose touches may be lost or late
 	Majority bool     // whether a majority lived and was in reach of one another all the time
+	Alive    bool     // whether all of them lived, and were no more than cut off: they let in whom they know to be inside
 	Origin   bool     // whether the site itself was harmed, so that its errors are its own
+	Elected  bool     // whether there were new leaders, so that expiry was held back
 	Begun    float64
 	Ended    float64
 }

@@ -46,7 +46,7 @@ func (c cell) run(w *world, seed uint64) Result {
 		w.t.Errorf("the run means nothing: %.0f operations a second before the harm, less than %d", r.Rate, leastLoad)
 	}
 
-	fault := Fault{Name: c.name, Majority: !c.lost, Origin: c.site, Begun: clock(), Ended: forever}
+	fault := Fault{Name: c.name, Majority: !c.lost, Alive: c.alive, Origin: c.site, Begun: clock(), Ended: forever}
 	var victims []*harness.Node
 	if c.victims != nil {
 		victims = c.victims(w)
@@ -67,6 +67,7 @@ func (c cell) run(w *world, seed uint64) Result {
 	r.Heal = fault.Ended - healed
 	r.Repair = w.repaired(healed)
 	r.Terms = w.term() - term
+	fault.Elected = r.Terms > 0
 	if c.terms > 0 && r.Terms > c.terms {
 		w.t.Errorf("%d new terms, more than %d", r.Terms, c.terms)
 	}
@@ -80,7 +81,11 @@ func (c cell) run(w *world, seed uint64) Result {
 	h := History{Rules: w.rules, Events: w.crowd.take(), Faults: append(slices.Clone(w.past), fault), Readings: w.takeReadings()}
 	w.past = []Fault{fault} // what it explains may come after this run
 	r.take(h, fault)
-	w.t.Logf("%s: %v harmed, %.2f-%.2f, undone at %.2f", c.name, fault.Harmed, fault.Begun, fault.Ended, healed)
+	w.t.Logf("%s: %v harmed, %.2f-%.2f, undone at %.2f, %d new terms", c.name, fault.Harmed, fault.Begun, fault.Ended, healed, r.Terms)
+	if c.alive {
+		_, looked := newAudit(h).refused()
+		w.t.Logf("%d requests of those inside to nodes that were cut off and knew of them", looked)
+	}
 	for _, k := range r.Findings.Kinds() {
 		for i, text := range k.Found {
 			if i == 3 {

@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -26,6 +27,8 @@ const (
 	healthTimeout = 250 * time.Millisecond
 	// stubborn is the share of the requests that go to any node, whatever the balancer says.
 	stubborn = 0.05
+	// settled is the share of the visitors that stay for long: every node knows them well when harm is done.
+	settled = 0.1
 )
 
 // A visitor is one person with one cookie. It is used by one goroutine at a time.
@@ -45,7 +48,7 @@ func (v *visitor) ask(n *harness.Node, path string) Event {
 	err := v.exchange(&e, n.URL+path, number)
 	e.Got = clock()
 	if err != nil {
-		e.Outcome, e.Detail = Failed, fmt.Sprintf("%s: %v", path, err)
+		e.Outcome, e.Detail, e.Late = Failed, fmt.Sprintf("%s: %v", path, err), errors.Is(err, context.DeadlineExceeded)
 	}
 	if hit := v.crowd.origin.take(number); e.Outcome == Inside {
 		e.Hit = hit
@@ -243,10 +246,13 @@ func (c *crowd) life(ctx context.Context, dice *rand.Rand) {
 	}
 }
 
-// visit comes, waits, browses and goes, and reports false when ctx ended before. Some are silent for a while in line or
-// inside, and have to be forgotten and not counted; most ask about four times a second.
+// visit comes, waits, browses and goes, and reports false when ctx ended before. Most browse for a second and some for longer. Some are
+// silent for a while in line or inside, and have to be forgotten and not counted; most ask about four times a second.
 func (v *visitor) visit(ctx context.Context, dice *rand.Rand) bool {
 	pages, inside := 2+dice.IntN(6), false
+	if dice.Float64() < settled {
+		pages += 30
+	}
 	for ctx.Err() == nil {
 		node := v.crowd.pick(dice)
 		switch {

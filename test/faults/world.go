@@ -164,12 +164,17 @@ func (w *world) mute(from, to *harness.Node, cut bool) {
 	k.set(k.forth.Load(), cut)
 }
 
+// part cuts two nodes from one another, or heals that.
+func (w *world) part(a, b *harness.Node, cut bool) {
+	w.mute(a, b, cut)
+	w.mute(b, a, cut)
+}
+
 // isolate cuts a node off from the others, or heals that.
 func (w *world) isolate(n *harness.Node, cut bool) {
 	for _, other := range w.nodes {
 		if other != n {
-			w.mute(n, other, cut)
-			w.mute(other, n, cut)
+			w.part(n, other, cut)
 		}
 	}
 }

@@ -53,6 +53,16 @@ func (w *World) Events() []Event {
 	return append([]Event(nil), w.events...)
 }
 
+// Forget drops all that visitors and the origin have seen so far: after harm in which more are let in on purpose than there are slots.
+func (w *World) Forget() {
+	w.mu.Lock()
+	w.events = nil
+	w.mu.Unlock()
+	w.Origin.mu.Lock()
+	w.Origin.hits = nil
+	w.Origin.mu.Unlock()
+}
+
 // LineUp sends so many new visitors, one after the other, each to the next node. It answers those
 // inside and those waiting, in order.
 func (w *World) LineUp(count int) (inside, waiting []*Browser) {

@@ -117,7 +117,7 @@ var mutants = []mutant{
 		edits: one("cluster/store.go", "		BoltOptions: &bbolt.Options{", "		NoSync:      true,\n		BoltOptions: &bbolt.Options{"),
 	},
 	{
-		name: "NoSync, in a power cut", pkg: "./test/faults", test: "TestFaults/a_power_cut", flags: "-faults -test.v", slow: true,
+		name: "NoSync, in a power cut", pkg: "./test/faults", test: "TestFaults/a_power_cut", flags: "-faults", slow: true,
 		edits: one("cluster/store.go", "		BoltOptions: &bbolt.Options{", "		NoSync:      true,\n		BoltOptions: &bbolt.Options{"),
 	},
 	{
@@ -181,6 +181,13 @@ var mutants = []mutant{
 		},
 	},
 
+	{
+		name: "a node without a majority lets in nobody", pkg: "./test/faults", test: "TestFaults/all_are_cut_off_for_less", flags: "-faults", slow: true,
+		edits: []overlay.Edit{
+			{File: "proxy/gate.go", From: "	if now >= c.view.Deadline {\n", To: "	if now >= c.view.Deadline || !s.room.Quorum() {\n"},
+			{File: "proxy/gate.go", From: "c.view.State == queue.Active && s.room.Now() < c.view.Deadline\n", To: "c.view.State == queue.Active && s.room.Now() < c.view.Deadline && s.room.Quorum()\n"},
+		},
+	},
 	{
 		name: "a long first visit confirms itself", pkg: "./proxy", test: "TestALongFirstVisitConfirmsNobody",
 		edits: one("proxy/presence.go", "	if p.first {\n", "	if false {\n"),
