@@ -381,6 +381,8 @@ type brokenLog struct {
 	met  *atomic.Bool
 }
 
+func (brokenLog) Enabled(context.Context, slog.Level) bool { return true }
+
 func (h brokenLog) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == h.text && !h.met.Swap(true) {
 		panic("defect")
@@ -399,7 +401,7 @@ func TestLoopSurvivesADefectInADial(t *testing.T) {
 		}
 		s := serve(t, room, origin, func(c *Config) {
 			c.Loops, c.VisitorConcurrency = 1, 1
-			c.Logger = slog.New(brokenLog{slog.NewTextHandler(io.Discard, nil), text, new(atomic.Bool)})
+			c.Logger = slog.New(brokenLog{slog.DiscardHandler, text, new(atomic.Bool)})
 		})
 		s.origin.down.Store(status == 200)
 		_, cookie := room.active(t)

@@ -346,7 +346,7 @@ func TestWrongCellsCannotBeGuessed(t *testing.T) {
 			same++
 		}
 		if both[0].cell(a) != both[0].cell(a.Next()) {
-			t.Errorf("%v and its neighbour are two", a)
+			t.Errorf("%v and the next one are two", a)
 		}
 	}
 	if same > 8 {
