@@ -142,7 +142,23 @@ var mutants = []mutant{
 	},
 	{
 		name: "a leader that was away expires at once", pkg: "./cluster", test: "TestSimulation|TestALeaderThatWasAwayWaitsWithExpiry",
-		edits: one("cluster/leader.go", "	case away > maxNap:", "	case away > 1000*maxNap:"),
+		edits: one("cluster/leader.go", "away > maxNap {", "away > 1000*maxNap {"),
+	},
+	{
+		name: "a slow resumption calls for the next one", pkg: "./cluster", test: "TestLooks",
+		edits: one("cluster/leader.go", "if kind == queue.KindTick && d > maxNap {", "if d > maxNap {"),
+	},
+	{
+		name: "a wiped voter that joined votes", pkg: "./cluster", test: "TestWipedVoterThatJoinedDoesNotVote",
+		edits: one("cluster/memory.go", "if len(n.cfg.Peers) < 2 && n.cfg.Join == \"\" {", "if len(n.cfg.Peers) < 2 {"),
+	},
+	{
+		name: "a recovered cluster keeps its id", pkg: "./cluster", test: "TestTheLostTurnUpAfterARecovery",
+		edits: one("cluster/recover.go", "id.cluster = r.to", "r.to = id.cluster"),
+	},
+	{
+		name: "nobody compares tables", pkg: "./cluster", test: "TestANodeWhoseTableDiffersEnds", slow: true,
+		edits: one("cluster/compare.go", "if 2*odd > len(voters) {", "if 2*odd > len(voters)+99 {"),
 	},
 	{
 		name: "a leader expires without having heard from live nodes", pkg: "./cluster", test: "TestLateTouchesAreWaitedFor",
