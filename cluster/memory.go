@@ -177,12 +177,16 @@ func (n *Node) welcomed(ctx context.Context, address string) error {
 	c := n.newClient()
 	defer c.close()
 	reply, err := c.call(ctx, address, frameAbout, nil)
-	if err != nil {
+	var a about
+	var refused answered
+	switch {
+	case errors.As(err, &refused): // its version does not know the question
+	case err != nil:
 		return err
-	}
-	a, err := decodeAbout(reply)
-	if err != nil {
-		return err
+	default:
+		if a, err = decodeAbout(reply); err != nil {
+			return err
+		}
 	}
 	n.memory.from.Store(max(a.term, 1))
 	return nil

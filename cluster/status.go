@@ -84,11 +84,14 @@ func (n *Node) Ready() error {
 	return nil
 }
 
-// lacks is how many entries this node lacked when the leader last answered it.
+// lacks is how many entries this node lacked when the leader last answered it; 0 when that is too long ago to say anything.
 func (n *Node) lacks() uint64 {
 	n.leaderMu.Lock()
 	id := n.leaderID
 	n.leaderMu.Unlock()
+	if !n.pings.healthy(id) {
+		return 0
+	}
 	return n.pings.of(id).ahead
 }
 
