@@ -156,6 +156,15 @@ func (n *Node) HoldTouches() (release func()) {
 
 const MaxVigil = maxVigil
 
+// Disown takes the name out of the directory of a node that does not run.
+func Disown(dir string) error {
+	s, err := openStore(dir, newRaftLog(slog.New(slog.DiscardHandler)), time.Minute, func(error) {})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.disown(), s.close())
+}
+
 // Forge puts another batch in the place of the newest one in the log of a node that does not run.
 func Forge(dir string, instead queue.Command) error {
 	s, err := openStore(dir, newRaftLog(slog.New(slog.DiscardHandler)), time.Minute, func(error) {})

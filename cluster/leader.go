@@ -193,6 +193,7 @@ func (n *Node) tick(ctx context.Context) {
 			looks.look()
 			underWay = false
 			then()
+			continue // a proposal that is refused at once is made again with the next look, and not before
 		case <-ctx.Done():
 			if underWay {
 				<-committed
@@ -211,11 +212,12 @@ func (n *Node) tick(ctx context.Context) {
 		go func() { // looks go on meanwhile: a slow commit is no stop of this process
 			begun := n.clock.wall()
 			// Not through the batcher: what waits there would move the time that was asked for. It ends with the commit, or with the leadership.
-			if _, err := n.proposeAt(now, []queue.Command{command}); err != nil && ctx.Err() == nil {
+			_, err := n.proposeAt(now, []queue.Command{command})
+			if err != nil && ctx.Err() == nil {
 				n.log.Debug("a tick was not carried out", "err", err)
 			}
 			took := n.clock.wall().Sub(begun)
-			committed <- func() { looks.took(command.Kind, took) }
+			committed <- func() { looks.took(command, took, err) }
 		}()
 	}
 }
@@ -244,12 +246,15 @@ func (l *looks) look() {
 	l.last = wall
 }
 
-// took says how long a command of next took to commit. A tick that took long stood in line with the signs of life that came meanwhile, as
+// took says how long a command of next took to commit, or to fail: then nothing was done, or the term is over, and what was owed is owed still. A tick that took long stood in line with the signs of life that came meanwhile, as
 // if the leader had been away. A resumption does not count: where all commits are slow each would call for another one, and
 // nobody would ever be expired.
-func (l *looks) took(kind queue.Kind, d time.Duration) {
-	if kind == queue.KindTick && d > maxNap {
+func (l *looks) took(c queue.Command, d time.Duration, err error) {
+	switch {
+	case c.Kind == queue.KindTick && d > maxNap:
 		l.owed = max(l.owed, d) // a stop in that time is in both
+	case c.Kind == queue.KindResume && err != nil:
+		l.owed += time.Duration(c.Arg) * time.Millisecond
 	}
 }
 

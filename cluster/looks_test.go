@@ -35,18 +35,18 @@ func TestLooks(t *testing.T) {
 	// A disk that takes most of a second for each commit: ticks go on, one for each resumption.
 	for range 3 {
 		pass(800 * time.Millisecond)
-		l.took(queue.KindTick, 800*time.Millisecond)
+		l.took(queue.Command{Kind: queue.KindTick}, 800*time.Millisecond, nil)
 		expect("the tick took long", due, queue.KindResume, 800)
 		pass(800 * time.Millisecond)
-		l.took(queue.KindResume, 800*time.Millisecond)
+		l.took(queue.Command{Kind: queue.KindResume}, 800*time.Millisecond, nil)
 		expect("the resumption took long", due, queue.KindTick, 0)
 	}
-	l.took(queue.KindTick, 100*time.Millisecond)
+	l.took(queue.Command{Kind: queue.KindTick}, 100*time.Millisecond, nil)
 	expect("a tick as usual", due, queue.KindTick, 0)
 
 	wall = wall.Add(9 * time.Second)
 	l.look()
-	l.took(queue.KindTick, 9100*time.Millisecond)
+	l.took(queue.Command{Kind: queue.KindTick}, 9100*time.Millisecond, nil)
 	expect("a stop while a tick was under way", due, queue.KindResume, 9100)
 	wall = wall.Add(2 * time.Second)
 	l.look()
@@ -54,5 +54,7 @@ func TestLooks(t *testing.T) {
 	wall = wall.Add(3 * time.Second)
 	l.look()
 	expect("two stops", due, queue.KindResume, 5000)
+	l.took(queue.Command{Kind: queue.KindResume, Arg: 5000}, 2*time.Second, errNotLeader)
+	expect("a resumption that was refused", due, queue.KindResume, 5000)
 	expect("once", due, queue.KindTick, 0)
 }

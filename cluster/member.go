@@ -29,7 +29,7 @@ func (n *Node) openRaft() error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", n.store.path, err)
 	}
-	if err := n.claim(); err != nil {
+	if err := n.identify(known); err != nil {
 		return err
 	}
 	if err := n.openMemory(known); err != nil {
@@ -78,6 +78,10 @@ func (n *Node) openRaft() error {
 	if members := n.members(); n.cfg.alone() && len(members) > 1 {
 		_ = n.raft.Shutdown().Error()
 		return fmt.Errorf("%s belongs to a cluster of %d nodes, and this node was told of none: set WR_PEERS or WR_JOIN again, as it was when the node last ran", n.cfg.DataDir, len(members))
+	}
+	if err := n.claim(known); err != nil {
+		_ = n.raft.Shutdown().Error() // the disk's error is the one to tell
+		return err
 	}
 	return nil
 }

@@ -192,7 +192,7 @@ func (n *Node) welcomed(ctx context.Context, address string) error {
 	return nil
 }
 
-// settleIn makes the memory of a node that joins whole once it holds an entry or a snapshot that says who is a member: it took none before it was welcome.
+// settleIn makes the memory of a node that joins whole once it is welcome and holds an entry or a snapshot that says who is a member.
 func (n *Node) settleIn(ctx context.Context) {
 	tick := time.NewTicker(recallEvery)
 	defer tick.Stop()
@@ -200,7 +200,7 @@ func (n *Node) settleIn(ctx context.Context) {
 		if header := n.memory.heard.Load(); header != nil && n.memory.from.Load() == 0 {
 			n.askIfWelcome(ctx, string(n.transport.DecodePeer(header.Addr)))
 		}
-		if len(n.members()) > 0 && n.store.remember(max(n.memory.from.Load(), n.store.term.Load())) == nil {
+		if n.memory.from.Load() != 0 && len(n.members()) > 0 && n.store.remember(max(n.memory.from.Load(), n.store.term.Load())) == nil {
 			n.memory.whole.Store(true)
 			return
 		}

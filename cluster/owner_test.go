@@ -27,14 +27,40 @@ func TestANodeDoesNotStartInAnothersDirectory(t *testing.T) {
 	c.WaitReady()
 }
 
+// A start that is refused leaves no name in the directory.
+func TestARefusedStartClaimsNothing(t *testing.T) {
+	c := clustertest.New(t, 3, limits(1)).StartAll()
+	c.Stop(0)
+	if err := cluster.Disown(c.Configs[0].DataDir); err != nil {
+		t.Fatal(err)
+	}
+	wrong := c.Configs[0]
+	wrong.NodeID, wrong.Peers = "host7", nil
+	if n, err := cluster.Open(wrong); err == nil || !strings.Contains(err.Error(), "a cluster of 3 nodes") {
+		t.Errorf("opened with %v", err)
+		if err == nil {
+			n.Close()
+		}
+	}
+	c.Start(0)
+	c.WaitReady()
+}
+
 // The name of a node alone is often that of its container, and another one after each upgrade.
 func TestANodeAloneMayBeRenamed(t *testing.T) {
 	c := clustertest.New(t, 1, limits(1)).StartAll()
 	told := clustertest.Submit(t, c.Nodes[0], queue.KindArrive, token(0))
-	c.Stop(0)
-	c.Configs[0].NodeID = "another"
-	c.Start(0)
-	c.WaitReady()
+	for _, name := range []string{"another", "n1", "third"} {
+		c.Stop(0)
+		if name == "third" { // a directory of before its node's name was in it
+			if err := cluster.Disown(c.Configs[0].DataDir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Configs[0].NodeID = name
+		c.Start(0)
+		c.WaitReady()
+	}
 	if v := c.Nodes[0].Lookup(token(0)); v.State != told.State {
 		t.Errorf("the visitor is %+v, was told %+v", v, told)
 	}

@@ -232,10 +232,10 @@ func (n *simNode) tick() {
 	n.ticking = true
 	entry := queue.AppendBatch(nil, queue.Batch{Room: n.batcher.room, Now: now, Commands: []queue.Command{command}})
 	begun, looks := n.clock.wall(), n.looks
-	n.flights[n.propose(entry)] = simFlight{n.disk.term, func([]queue.Decision, error) {
+	n.flights[n.propose(entry)] = simFlight{n.disk.term, func(_ []queue.Decision, err error) {
 		n.ticking = false
 		looks.look()
-		looks.took(command.Kind, n.clock.wall().Sub(begun))
+		looks.took(command, n.clock.wall().Sub(begun), err)
 	}}
 }
 

@@ -168,8 +168,22 @@ func TestWipedVoterThatJoinedDoesNotVote(t *testing.T) {
 	if err := os.RemoveAll(c.Configs[wiped].DataDir); err != nil {
 		t.Fatal(err)
 	}
-	c.Configs[wiped].Join = c.Configs[stale].Listen
 	c.Start(stale)
+	joins := c.Configs[wiped]
+	c.Configs[wiped].Join, c.Configs[wiped].Peers = "", []cluster.Peer{
+		{ID: "n1", Address: c.Configs[first].Listen}, {ID: "n2", Address: c.Configs[stale].Listen}, {ID: "n3", Address: joins.Listen},
+	}
+	c.Start(wiped) // and once as one of three, which writes their names down
+	nobodyLeads(t, c, time.Second)
+	c.Stop(wiped)
+	c.Configs[wiped] = joins
+	c.Configs[wiped].Join = c.Configs[stale].Listen
+	c.Start(wiped)
+	nobodyLeads(t, c, time.Second)
+	c.Stop(wiped)
+	if err := os.RemoveAll(c.Configs[wiped].DataDir); err != nil {
+		t.Fatal(err)
+	}
 	c.Start(wiped)
 	nobodyLeads(t, c, 2*time.Second)
 	c.Stop(wiped) // its directory is not empty any more, and it has forgotten all the same

@@ -212,7 +212,7 @@ func (h *health) failed(t trouble, err error) {
 	if h.behind.IsZero() {
 		h.behind = h.seenGood
 	}
-	if t == troubleBacklog || t == troubleRewrite {
+	if t == troubleBacklog || t == troubleRewrite || t == troubleOld {
 		return // Redis is well, and shows what it showed a moment ago
 	}
 	h.healthy, h.lastError = false, err.Error()

@@ -56,6 +56,7 @@ type caller struct {
 	renew bool // the visitor needs a new cookie even if nothing has changed
 	// alien: it is on a first visit as far as this node knows, and token is that of a proof under a key that the node does not hold.
 	alien bool
+	key   uint8 // alien: the number of that key
 
 	issued  uint32 // with WR_POW: when the cookie of a newcomer was written
 	cleared bool   // with WR_POW: it has done what a place in line takes
@@ -184,7 +185,7 @@ func (s *Server) identify(fields []field, peer netip.Addr) caller {
 				if id, ok := keyOf(value); ok {
 					c.form, c.renew = s.weigh(id, keys)
 					if !c.form {
-						stranger.token, stranger.alien = token, true
+						stranger.token, stranger.alien, stranger.key = token, true, id
 					}
 				}
 				c.bad = !c.form
@@ -241,14 +242,19 @@ func (s *Server) settle(c caller, from *sender) verdict {
 }
 
 // stranger is what a visitor without a name that this node knows is told before all else; letIn: nothing. A node that hears from no
-// majority may have missed that a key was made. Whoever brings a cookie under a key that it does not know keeps that cookie, and
-// the place that goes with it, until there is a majority again.
+// majority may have missed that a key was made, and one that has just started has not read its log yet. Whoever brings a cookie under a key that it
+// does not know keeps that cookie, and the place that goes with it, until the node knows better. So does who was looked at a moment before
+// the key came.
 func (s *Server) stranger(c *caller) verdict {
 	if c.bad {
 		s.metrics.invalid.Inc()
 	}
-	if c.alien && s.outage.perMinute == 0 && s.outage.standsStill() {
-		return verdict{outcome: failed, token: c.token, still: true}
+	if c.alien {
+		still := s.outage.standsStill()
+		_, came := s.room.Keys().Find(c.key)
+		if came || still && s.outage.perMinute == 0 || !still && s.room.Ready() != nil {
+			return verdict{outcome: failed, token: c.token, still: still}
+		}
 	}
 	return verdict{outcome: letIn}
 }

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -544,5 +546,41 @@ func TestNavigation(t *testing.T) {
 		if got := h.navigation(); got != c.want {
 			t.Errorf("%s with Accept %q: got %v, want %v", c.method, c.accept, got, c.want)
 		}
+	}
+}
+
+// A node that has just started knows no key, and then knows it: who is looked at before that and answered after it keeps its cookie. A new
+// name would cost it its place.
+func TestAKeyThatComesMeanwhile(t *testing.T) {
+	room := newRoom(t, 0)
+	s := serve(t, room, newSite(t, nil).URL, nil)
+	token, cookie := room.queued(t)
+	look := func() (caller, sender) {
+		var h head
+		if !laneParse([]byte(request("GET", pathCheck, "", "Cookie: "+cookie)), &h) {
+			t.Fatal("not for the lane")
+		}
+		c := s.identify(h.fields, netip.Addr{})
+		if !c.alien {
+			t.Fatalf("got %+v", c)
+		}
+		return c, s.senderOf(netip.Addr{}, h.fields)
+	}
+	room.set(token, queue.View{}) // its log has not been read
+	keys := room.Keys()
+	room.do(func(r *fakeRoom) { r.keys = nil })
+	early, from := look()
+	room.do(func(r *fakeRoom) { r.keys = keys })
+	if v := s.settle(early, &from); v.outcome != failed || v.token != token {
+		t.Errorf("the key came meanwhile: got %+v", v)
+	}
+	room.do(func(r *fakeRoom) { r.keys, r.ready = seal.Ring{seal.NewKey(9)}, errors.New("not yet") })
+	c, from := look()
+	if v := s.settle(c, &from); v.outcome != failed || v.token != token {
+		t.Errorf("the node is not ready: got %+v", v)
+	}
+	room.do(func(r *fakeRoom) { r.ready = nil })
+	if v := s.settle(c, &from); v.outcome != waits || v.token == token {
+		t.Errorf("a key that is gone: got %+v", v)
 	}
 }

@@ -151,7 +151,7 @@ func (i *instance) clusterConfig(cfg serveConfig, registry *prometheus.Registry)
 
 func (i *instance) mirrorConfig(cfg serveConfig, registry *prometheus.Registry) (mirror.Config, error) {
 	c := mirror.Config{
-		Source: i.node, Node: cfg.NodeID, Cluster: i.node.Cluster, Settle: i.node.Spread,
+		Source: i.node, Node: i.node.Status().Node, Cluster: i.node.Cluster, Settle: i.node.Spread,
 		Username: cfg.Redis.User, Password: string(cfg.Redis.Pass), DB: cfg.Redis.DB, KeyPrefix: cfg.Redis.KeyPrefix,
 		PoolSize: cfg.Redis.PoolSize, IdleTimeout: cfg.Redis.PoolIdleTimeout, Logger: i.log, Registerer: registry,
 	}

@@ -146,7 +146,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a slow resumption calls for the next one", pkg: "./cluster", test: "TestLooks",
-		edits: one("cluster/leader.go", "if kind == queue.KindTick && d > maxNap {", "if d > maxNap {"),
+		edits: one("cluster/leader.go", "case c.Kind == queue.KindTick && d > maxNap:", "case d > maxNap:"),
 	},
 	{
 		name: "a wiped voter that joined votes", pkg: "./cluster", test: "TestWipedVoterThatJoinedDoesNotVote",
