@@ -554,6 +554,7 @@ func TestNavigation(t *testing.T) {
 func TestAKeyThatComesMeanwhile(t *testing.T) {
 	room := newRoom(t, 0)
 	s := serve(t, room, newSite(t, nil).URL, nil)
+	s.ask("GET", pathHealth) // it serves
 	token, cookie := room.queued(t)
 	look := func() (caller, sender) {
 		var h head
