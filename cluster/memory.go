@@ -196,7 +196,13 @@ func (n *Node) welcomed(ctx context.Context, address string) error {
 func (n *Node) settleIn(ctx context.Context) {
 	tick := time.NewTicker(recallEvery)
 	defer tick.Stop()
+	begun, said := time.Now(), false
 	for {
+		if !said && !n.outside() && time.Since(begun) > staleContact { // join tells the reason of one that is outside
+			said = true
+			n.log.Warn("the data directory was empty once, and no leader has this node as a member without a vote: it takes no part. Remove the member, empty the directory, and start it again",
+				"dir", n.cfg.DataDir)
+		}
 		if header := n.memory.heard.Load(); header != nil && n.memory.from.Load() == 0 {
 			n.askIfWelcome(ctx, string(n.transport.DecodePeer(header.Addr)))
 		}
@@ -223,7 +229,7 @@ func (n *Node) askIfWelcome(ctx context.Context, address string) {
 	}
 	for _, member := range m.Members {
 		if member.ID == n.self.ID && !member.Voter {
-			_ = n.welcomed(ctx, address)
+			_ = n.welcomed(ctx, address) // asked again with the next tick
 		}
 	}
 }

@@ -76,10 +76,11 @@ func (s *store) newestMembers() (members raft.Configuration, err error) {
 			return raft.DecodeConfiguration(entry.Data), nil
 		}
 	}
-	if list, err := s.snapshots.List(); err == nil && len(list) > 0 { // the newest first
+	list, err := s.snapshots.List() // the newest first
+	if err == nil && len(list) > 0 {
 		members = list[0].Configuration
 	}
-	return members, nil
+	return members, err
 }
 
 // disown leaves a data directory to whoever starts there first.
