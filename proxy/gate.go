@@ -243,8 +243,8 @@ func (s *Server) settle(c caller, from *sender) verdict {
 
 // stranger is what a visitor without a name that this node knows is told before all else; letIn: nothing. A node that hears from no
 // majority may have missed that a key was made, and one that has just started has not read its log yet. Whoever brings a cookie under a key that it
-// does not know keeps that cookie, and the place that goes with it, until the node knows better. So does who was looked at a moment before
-// the key came.
+// does not know keeps that cookie, and what goes with it, until the node knows better: it is told where it is that nothing can be said, and not
+// sent to the line, for it may well be inside. So is who was looked at a moment before the key came.
 func (s *Server) stranger(c *caller) verdict {
 	if c.bad {
 		s.metrics.invalid.Inc()
@@ -253,7 +253,7 @@ func (s *Server) stranger(c *caller) verdict {
 		still := s.outage.standsStill()
 		_, came := s.room.Keys().Find(c.key)
 		if came || still && s.outage.perMinute == 0 || !still && s.room.Ready() != nil {
-			return verdict{outcome: failed, token: c.token, still: still}
+			return verdict{outcome: failed, still: still}
 		}
 	}
 	return verdict{outcome: letIn}
@@ -384,15 +384,19 @@ func (s *Server) submit(c caller, from *sender, kind queue.Kind) verdict {
 }
 
 // undecided is the verdict when the cluster could not say: who has a place is told the one that it had, and who has a slot that is still
-// its own passes.
+// its own passes. Who has been told something that this replica has not seen, as one that has just started, may be inside: it is not sent to
+// the line (I6).
 func (s *Server) undecided(c *caller) verdict {
+	v := verdict{outcome: failed, token: c.token, still: s.outage.standsStill()}
 	switch {
-	case c.view.State == queue.Absent:
-		return s.inLine(c)
 	case s.holds(c):
 		return s.inside(c)
+	case c.good && c.index > s.room.Applied():
+		v.token = queue.Token{}
+	case c.view.State == queue.Absent:
+		return s.inLine(c)
 	}
-	return verdict{outcome: failed, token: c.token, still: s.outage.standsStill()}
+	return v
 }
 
 // maxCommands is how many commands one request may take: a visitor that arrives may find itself released, and one that claims

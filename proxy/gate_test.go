@@ -27,6 +27,7 @@ type gateCase struct {
 	touch    bool         // the request is noted as one of a visitor inside
 	asked    bool         // it is noted as one of a visitor outside
 	reserved bool         // a poll is noted as asked, and not as a touch
+	unsaid   bool         // nothing can be said of the visitor, which may be inside: no redirect to the line
 }
 
 func kinds(k ...queue.Kind) []queue.Kind { return append([]queue.Kind{}, k...) }
@@ -117,7 +118,7 @@ var gateCases = []gateCase{
 		c := r.older(newToken())
 		r.keys, r.noQuorum, r.submitErr = r.keys[:1], true, errNoQuorum
 		return c
-	}, outcome: failed},
+	}, outcome: failed, unsaid: true},
 	{name: "unconfirmed, and back", prepare: func(t *testing.T, r *fakeRoom) string {
 		token := newToken()
 		r.set(token, queue.View{State: queue.Active, Ticket: 7, Deadline: r.now + 20_000})
@@ -222,7 +223,13 @@ var gateCases = []gateCase{
 		token, _ := r.queued(t)
 		r.submitErr = errNoQuorum
 		return r.cookie(token, 500)
-	}, outcome: failed, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk)},
+	}, outcome: failed, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), unsaid: true},
+	{name: "away by this node, which knows less than the visitor was told", prepare: func(t *testing.T, r *fakeRoom) string {
+		token := newToken()
+		r.set(token, queue.View{State: queue.Absent, Position: 7, Ticket: 7})
+		r.submitErr = errNoQuorum
+		return r.cookie(token, 500)
+	}, outcome: failed, kinds: kinds(queue.KindArrive), poll: kinds(queue.KindAsk), unsaid: true},
 	{
 		name: "first visit, and a slot is free", prepare: func(t *testing.T, r *fakeRoom) string { return "" },
 		outcome: letIn, tell: true, kinds: kinds(queue.KindEnter),
@@ -403,7 +410,7 @@ func (c gateCase) checkNavigation(t *testing.T, room *fakeRoom, r reply, mode st
 		if r.StatusCode != 503 || retry == "" || !strings.Contains(r.text, "line is full") {
 			t.Errorf("navigation, full: got %d, Retry-After %q", r.StatusCode, retry)
 		}
-	case mode == ModeInline || len(room.Keys()) == 0:
+	case mode == ModeInline || len(room.Keys()) == 0 || c.unsaid:
 		if r.StatusCode != 503 || retry == "" || !strings.Contains(r.text, "/wr_check") || r.Header.Get("Content-Security-Policy") == "" {
 			t.Errorf("navigation: want the page: got %d, Retry-After %q, %.60q", r.StatusCode, retry, r.text)
 		}
@@ -572,12 +579,13 @@ func TestAKeyThatComesMeanwhile(t *testing.T) {
 	room.do(func(r *fakeRoom) { r.keys = nil })
 	early, from := look()
 	room.do(func(r *fakeRoom) { r.keys = keys })
-	if v := s.settle(early, &from); v.outcome != failed || v.token != token {
+	unsaid := verdict{outcome: failed} // which is said where the visitor is, and gives it no cookie
+	if v := s.settle(early, &from); v != unsaid {
 		t.Errorf("the key came meanwhile: got %+v", v)
 	}
 	room.do(func(r *fakeRoom) { r.keys, r.ready = seal.Ring{seal.NewKey(9)}, errors.New("not yet") })
 	c, from := look()
-	if v := s.settle(c, &from); v.outcome != failed || v.token != token {
+	if v := s.settle(c, &from); v != unsaid {
 		t.Errorf("the node is not ready: got %+v", v)
 	}
 	room.do(func(r *fakeRoom) { r.ready = nil })
