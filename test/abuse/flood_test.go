@@ -29,7 +29,7 @@ func TestFloodWithoutCookies(t *testing.T) {
 	}
 	n, begun := size(20_000, 100_000), time.Now()
 	each(t, 32, 32, func(int) error {
-		w, err := dial(v.host)
+		w, err := v.dial()
 		if err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func TestFloodWithoutCookies(t *testing.T) {
 // While there is room such a flood takes the slots, and nothing beyond them.
 func TestFloodWithRoom(t *testing.T) {
 	v := attacked(t, 20, nil)
-	w, err := dial(v.host)
+	w, err := v.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestFloodWithRoom(t *testing.T) {
 func TestPollHammering(t *testing.T) {
 	v := attacked(t, 0, harness.Settings{"WR_POLL_RPS": "10"})
 	cookie, _ := v.visit()
-	w, err := dial(v.host)
+	w, err := v.dial()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestParkedPlaces(t *testing.T) {
 	const parked, present = 1000, 10
 	cookies := make([]string, parked+present)
 	join := func(i int) error {
-		w, err := dial(v.host)
+		w, err := v.dial()
 		if err != nil {
 			return err
 		}
@@ -118,7 +118,7 @@ func TestParkedPlaces(t *testing.T) {
 	each(t, present, 1, func(i int) error { return join(parked + i) })
 	poll := func() (in int) {
 		each(t, present, 1, func(i int) error {
-			w, err := dial(v.host)
+			w, err := v.dial()
 			if err != nil {
 				return err
 			}

@@ -56,6 +56,9 @@ type victim struct {
 	*harness.Node
 	t    *testing.T
 	host string // of the public listener
+
+	preface string                  // what a connection begins with
+	wrap    func(net.Conn) net.Conn // TLS, or nil
 }
 
 // attacked starts a node with so many slots.
@@ -67,7 +70,7 @@ func attacked(t *testing.T, slots int, settings harness.Settings) *victim {
 	n := harness.NewNode(t, "n1", harness.NewOrigin(t).URL, all)
 	n.Start()
 	n.WaitReady()
-	return &victim{n, t, strings.TrimPrefix(n.URL, "http://")}
+	return &victim{Node: n, t: t, host: strings.TrimPrefix(n.URL, "http://")}
 }
 
 func (v *victim) metric(name string) float64 {
@@ -115,6 +118,23 @@ func dial(host string) (*wire, error) {
 	return &wire{c, bufio.NewReaderSize(c, 4<<10)}, nil
 }
 
+// dial connects to the node as a visitor of the test does.
+func (v *victim) dial() (*wire, error) {
+	w, err := dial(v.host)
+	if err != nil {
+		return nil, err
+	}
+	if v.wrap != nil {
+		w.Conn = v.wrap(w.Conn)
+		w.reader.Reset(w.Conn)
+	}
+	if _, err := io.WriteString(w, v.preface); err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
 // ask makes a request without a body and answers status and owr's cookie, as it is or as it is now set.
 func (w *wire) ask(method, path, cookie string) (int, string, error) {
 	line := ""
@@ -144,7 +164,7 @@ func (w *wire) ask(method, path, cookie string) (int, string, error) {
 // visit is a visitor that comes, and polls once where it has to wait. It answers its cookie and the last status.
 func (v *victim) visit() (cookie string, status int) {
 	v.t.Helper()
-	w, err := dial(v.host)
+	w, err := v.dial()
 	if err != nil {
 		v.t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package abuse
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,7 +17,7 @@ import (
 
 // latency makes requests of a visitor inside for as long as it is wanted, and answers the 99th percentile of their times.
 func (v *victim) latency(cookie string, until <-chan struct{}) time.Duration {
-	w, err := dial(v.host)
+	w, err := v.dial()
 	if err != nil {
 		v.t.Error(err)
 		return 0
@@ -91,73 +90,6 @@ func TestSlowConnections(t *testing.T) {
 	v.calms(goroutines, files)
 }
 
-// Connections that are aborted at every stage of a request leave nothing behind.
-func TestAborts(t *testing.T) {
-	v := attacked(t, 10, harness.Settings{"WR_BACKEND_TIMEOUT": "5", "WR_STALL_TIMEOUT": "5", "WR_HEADER_TIMEOUT": "5"})
-	cookie, _ := v.visit()
-	own := "Host: shop.test\r\nCookie: wr_token=" + cookie + "\r\n"
-	stages := []string{
-		"",                           // before a byte
-		"GET / HTTP/1.1\r\nHost: sh", // in the head
-		"POST /upload HTTP/1.1\r\n" + own + "Content-Length: 100000\r\n\r\nhalf",                     // in the body
-		"POST /upload HTTP/1.1\r\n" + own + "Transfer-Encoding: chunked\r\n\r\n5\r\nhal",             // in a chunk
-		"POST /upload HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100000\r\n\r\nhalf",             // of one outside
-		"GET /new HTTP/1.1\r\nHost: shop.test\r\n\r\n",                                               // while a decision is waited for
-		"GET /slow HTTP/1.1\r\n" + own + "\r\n",                                                      // while the origin works
-		"GET /big HTTP/1.1\r\n" + own + "\r\n",                                                       // in the answer
-		"POST /upload HTTP/1.1\r\n" + own + "Content-Length: 100000\r\nExpect: 100-continue\r\n\r\n", // while it waits for our leave
-		"GET /slow HTTP/1.1\r\n" + own + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", // before the 101
-		"GET /wr_check HTTP/1.1\r\n" + own + "\r\n",                                          // in an answer of owr's own
-		"GET / HTTP/1.1\r\n" + own + "\r\nGET / HTTP/1.1\r\n" + own + "\r\nGET / HTTP/1.1\r", // in a pipeline
-	}
-	abort := func(i int) error {
-		w, err := dial(v.host)
-		if err != nil {
-			return err
-		}
-		defer w.Close()
-		if _, err := io.WriteString(w, stages[i%len(stages)]); err != nil && !errors.Is(err, net.ErrClosed) {
-			return nil // it was quicker than we
-		}
-		if tcp, ok := w.Conn.(*net.TCPConn); ok && i/len(stages)%2 == 0 {
-			return tcp.SetLinger(0)
-		}
-		return nil
-	}
-	each(t, 200, 16, abort) // pools fill
-	harness.WaitFor(t, "the first ones are over", 60*time.Second, func() bool { return v.metric("owr_connections") <= 2 && v.metric("owr_origin_connections") == 0 })
-	goroutines, files, rss := v.metric("go_goroutines"), v.metric("process_open_fds"), v.rss()
-	n, begun := size(3000, 100_000), time.Now()
-	each(t, n, 64, abort)
-	took := time.Since(begun)
-	v.calms(goroutines, files)
-	grown := v.rss() - rss
-	t.Logf("%d aborted connections in %v: goroutines %.0f, then %.0f; descriptors %.0f, then %.0f; RSS grew by %.1f MiB", n, took.Round(time.Millisecond),
-		goroutines, v.metric("go_goroutines"), files, v.metric("process_open_fds"), grown)
-	if most := float64(size(60, 120)); grown > most {
-		t.Errorf("RSS grew by %.1f MiB", grown)
-	}
-	if got := v.metric("owr_panics_total"); got > 0 {
-		t.Errorf("%v panics", got)
-	}
-	if status := v.reask(cookie); status != http.StatusOK {
-		t.Errorf("the visitor inside: got %d", status)
-	}
-}
-
-func (v *victim) reask(cookie string) int {
-	w, err := dial(v.host)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	defer w.Close()
-	status, _, err := w.ask("GET", "/", cookie)
-	if err != nil {
-		v.t.Fatal(err)
-	}
-	return status
-}
-
 // What a client says that it will send costs nothing before it comes.
 func TestDeclaredLengths(t *testing.T) {
 	v := attacked(t, 10, nil)
@@ -166,7 +98,7 @@ func TestDeclaredLengths(t *testing.T) {
 		rss := v.rss()
 		var all []*wire
 		for range 1000 {
-			w, err := dial(v.host)
+			w, err := v.dial()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -224,12 +156,12 @@ func TestFewDescriptors(t *testing.T) {
 	}
 	c.Start()
 	leader := c.Leader()
-	v := &victim{leader, t, strings.TrimPrefix(leader.URL, "http://")}
+	v := &victim{Node: leader, t: t, host: strings.TrimPrefix(leader.URL, "http://")}
 	term := v.status().Term
 	var all []*wire
 	served := 0
 	for range 400 {
-		w, err := dial(v.host)
+		w, err := v.dial()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -77,9 +77,13 @@ func (n *Node) WaitReady() {
 	})
 }
 
-// Ready reports whether the node says that it can serve.
+// Ready reports whether the node says that it can serve: on the public listener, where that speaks plain HTTP.
 func (n *Node) Ready() bool {
-	code, _, err := fetch(http.MethodGet, n.URL+"/wr_ready", "", nil)
+	page := n.URL + "/wr_ready"
+	if n.Settings["WR_TLS_CERT"] != "" || n.Settings["WR_PROXY_PROTOCOL"] == "on" {
+		page = n.AdminURL + "/readyz"
+	}
+	code, _, err := fetch(http.MethodGet, page, "", nil)
 	return err == nil && code == http.StatusOK
 }
 

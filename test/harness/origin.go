@@ -1,6 +1,8 @@
 package harness
 
 import (
+	"crypto/sha1"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,7 +26,7 @@ type Hit struct {
 
 // An Origin is the site behind the waiting room. It remembers every request. Paths: /slow answers
 // when Gate is closed or the client has gone; /big sends 8 MiB; /upload answers the length of the
-// body; anything else is a small page.
+// body; /echo is a WebSocket that sends back what comes; anything else is a small page.
 type Origin struct {
 	URL  string
 	Gate chan struct{}
@@ -67,9 +69,27 @@ func (o *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/upload":
 		n, err := io.Copy(io.Discard, r.Body)
 		fmt.Fprintf(w, "%d %v", n, err)
+	case "/echo":
+		echo(w, r)
 	default:
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprintf(w, "<!doctype html><title>the site</title><h1>%s</h1>", r.URL.EscapedPath())
+	}
+}
+
+// echo makes a WebSocket tunnel of the connection (RFC 6455, section 4.2.2), and sends its bytes back until the other side ends it.
+func echo(w http.ResponseWriter, r *http.Request) {
+	c, both, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer c.Close()
+	accept := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	_, err = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		base64.StdEncoding.EncodeToString(accept[:]))
+	if err == nil {
+		_, _ = io.Copy(c, both) // ends with the tunnel, however that ends
 	}
 }
 
