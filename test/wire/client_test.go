@@ -30,9 +30,15 @@ func dial(t testing.TB, address string) *client {
 		t.Fatal(err)
 	}
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	c := &client{Conn: conn}
-	c.br = bufio.NewReader(io.TeeReader(conn, &c.seen))
+	c := new(client)
+	c.over(conn)
 	return c
+}
+
+// over makes a connection the client's, before a byte of it was read.
+func (c *client) over(conn net.Conn) {
+	c.Conn = conn
+	c.br = bufio.NewReader(io.TeeReader(conn, &c.seen))
 }
 
 // send writes while answers may come already: a proxy that refuses a request does not wait for its end.

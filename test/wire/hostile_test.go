@@ -163,7 +163,7 @@ func (w *way) suffer(h hostility, number int, at position) string {
 	if h.method == "" {
 		h.method = "GET"
 	}
-	c := dial(w.t, w.address)
+	c := w.dial()
 	defer c.Close()
 	good := func(name string) string {
 		tag := newTag()
@@ -210,7 +210,7 @@ func (w *way) suffer(h hostility, number int, at position) string {
 	}
 	if got == "cut" || h.early {
 		c.Close()
-		c = dial(w.t, w.address)
+		c = w.dial()
 		defer c.Close()
 	}
 	for range 2 {
@@ -244,7 +244,7 @@ func TestIdleConnectionsOfTheOrigin(t *testing.T) {
 			for _, method := range []string{"GET", "POST"} {
 				for range 4 {
 					tag := newTag()
-					c := dial(t, w.address)
+					c := w.dial()
 					c.send("GET " + path + tag + " HTTP/1.1\r\nHost: shop.test\r\n" + w.inside + "\r\n")
 					if a, err := c.answer("GET"); err != nil || a.body != "fine\n" {
 						t.Errorf("%s: got %+v, %v", path, a, err)
@@ -322,7 +322,7 @@ func TestRetries(t *testing.T) {
 }
 
 func (w *way) retried(method, path, body string, most int) string {
-	c := dial(w.t, w.address)
+	c := w.dial()
 	defer c.Close()
 	first := newTag()
 	c.send("GET /first" + first + " HTTP/1.1\r\nHost: shop.test\r\n" + w.inside + w.aside + "\r\n") // leaves a connection that was used before

@@ -63,6 +63,7 @@ type finished struct {
 	at    position
 	fault string
 	extra []string // requests to the origin that the runner has added
+	proto string   // of the visitor: http or https
 }
 
 // ends reports whether the connection of an exchange was to end.
@@ -88,14 +89,17 @@ func (w *way) exchange(e exchange, at position) finished {
 	for i := range e.origin {
 		e.origin[i] = fill.Replace(e.origin[i])
 	}
-	f := finished{e: e, tag: tag, at: at}
+	f := finished{e: e, tag: tag, at: at, proto: "http"}
+	if w.public != nil {
+		f.proto = "https"
+	}
 	request := func(name string) string {
 		if !e.queued {
 			f.extra = append(f.extra, "GET /"+name+tag)
 		}
 		return "GET /" + name + tag + " HTTP/1.1\r\nHost: shop.test\r\n" + cookie + "\r\n"
 	}
-	c := dial(w.t, w.address)
+	c := w.dial()
 	defer c.Close()
 
 	var methods []string
@@ -211,7 +215,7 @@ func (f *finished) misrecorded(o *recorder) string {
 // neverAtTheOrigin is what ends here, whoever sends it.
 var neverAtTheOrigin = []string{
 	"wr_token=", "9.9.9.9", "\r\nX_Forwarded", "\r\nTE:", "\r\nExpect:", "\r\nKeep-Alive:", "\r\nProxy-", "\r\nForwarded:", "\r\nX-Original-URL:", "\r\nHTTP2-Settings:",
-	"\r\nX-Forwarded-Host: evil", "\r\nX-Forwarded-Proto: https",
+	"\r\nX-Forwarded-Host: evil",
 }
 
 // misheaded says what is wrong with the head of a request: it has the client's lines, what the proxy adds, and nothing else.
@@ -222,10 +226,13 @@ func (f *finished) misheaded(r *recorded) string {
 			return fmt.Sprintf("%q has reached the origin: %q", never, r.head)
 		}
 	}
+	if forged := "\r\nX-Forwarded-Proto: https"; f.proto == "http" && strings.Contains("\r\n"+lines, forged) {
+		return fmt.Sprintf("%q has reached the origin: %q", forged, r.head)
+	}
 	if f.e.head == "" || len(f.e.origin) != 1 || !strings.HasPrefix(f.e.origin[0], strings.TrimSuffix(line, " HTTP/1.1")) {
 		return ""
 	}
-	const forwarded = "X-Real-IP: 127.0.0.1\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: shop.test\r\n"
+	forwarded := "X-Real-IP: 127.0.0.1\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: " + f.proto + "\r\nX-Forwarded-Host: shop.test\r\n"
 	want := "Host: shop.test\r\n" + f.e.head + "\r\n" + forwarded
 	if strings.Contains(f.e.send, "Upgrade: websocket") && strings.HasPrefix(line, "GET ") {
 		want += "Connection: Upgrade\r\nUpgrade: websocket\r\n"

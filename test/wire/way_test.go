@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/openwaitingroom/owr/internal/certs/certstest"
 	"github.com/openwaitingroom/owr/test/harness"
 )
 
@@ -29,22 +30,25 @@ type way struct {
 	address string
 	node    *harness.Node
 	origin  *recorder
-	inside  string // the Cookie line of the visitor that has the slot
-	waiting string // of one in line
-	aside   string // a line that says nothing, for requests without a body
+	inside  string      // the Cookie line of the visitor that has the slot
+	waiting string      // of one in line
+	aside   string      // a line that says nothing, for requests without a body
+	public  *tls.Config // how a client speaks to it, nil: without TLS
 }
 
 // ways are what decides how a connection is served. The event loops are what Linux has for a plain origin; with an origin behind
 // TLS there are none, and a goroutine has each connection, with the same short way through the proxy; and what that way does not
-// take, such as a request that says it has no body, goes through fasthttp.
+// take, such as a request that says it has no body, goes through fasthttp. Visitors over TLS have goroutines too.
 var ways = []struct {
 	name   string
-	secure bool
+	secure bool // the origin
+	public bool // the visitors
 	aside  string
 }{
-	{"loops", false, ""},
-	{"goroutines", true, ""},
-	{"fasthttp", false, "Content-Length: 0\r\n"},
+	{name: "loops"},
+	{name: "goroutines", secure: true},
+	{name: "fasthttp", aside: "Content-Length: 0\r\n"},
+	{name: "public TLS", public: true},
 }
 
 // onEveryWay runs a test on each of the ways, with an origin that has these acts.
@@ -61,8 +65,13 @@ func onEveryWay(t *testing.T, acts map[string]act, settings harness.Settings, te
 				secure, file = certificate(t)
 				all["SSL_CERT_FILE"] = file
 			}
-			w := newWay(t, newRecorder(t, secure, acts), all)
-			w.aside = each.aside
+			w := &way{t: t, origin: newRecorder(t, secure, acts), aside: each.aside}
+			if each.public {
+				ca := certstest.NewCA(t, "tests of owr")
+				all["WR_TLS_CERT"], all["WR_TLS_KEY"] = ca.Issue(nil, "shop.test").Files(t.TempDir())
+				w.public = &tls.Config{RootCAs: ca.Pool(), ServerName: "shop.test"}
+			}
+			w.begin(all)
 			test(t, w)
 			w.origin.mustBeFaultless()
 			if log := w.node.Log(); strings.Contains(log, "defect in owr") {
@@ -72,16 +81,26 @@ func onEveryWay(t *testing.T, acts map[string]act, settings harness.Settings, te
 	}
 }
 
-func newWay(t testing.TB, origin *recorder, settings harness.Settings) *way {
-	t.Helper()
-	node := harness.NewNode(t, "n1", origin.URL, settings)
-	node.Start()
-	node.WaitReady()
-	w := &way{t: t, node: node, origin: origin, address: strings.TrimPrefix(node.URL, "http://")}
+// begin starts the node, and its visitors come.
+func (w *way) begin(settings harness.Settings) {
+	w.t.Helper()
+	w.node = harness.NewNode(w.t, "n1", w.origin.URL, settings)
+	w.node.Start()
+	w.node.WaitReady()
+	w.address = strings.TrimPrefix(w.node.URL, "http://")
 	w.inside = w.newcomer("200")
 	w.waiting = w.newcomer("302")
 	w.mustGet("GET /w"+newTag()+" HTTP/1.1\r\nHost: shop.test\r\n"+w.waiting+"\r\n", "302") // it has its place from here on
-	return w
+}
+
+// dial connects as visitors of this way do.
+func (w *way) dial() *client {
+	w.t.Helper()
+	c := dial(w.t, w.address)
+	if w.public != nil {
+		c.over(tls.Client(c.Conn, w.public))
+	}
+	return c
 }
 
 // newcomer makes a first visit and returns the Cookie line of the visitor.
@@ -100,7 +119,7 @@ func (w *way) mustGet(text, want string) string {
 	w.t.Helper()
 	head := ""
 	harness.WaitFor(w.t, "an answer "+want, 30*time.Second, func() bool {
-		c := dial(w.t, w.address)
+		c := w.dial()
 		defer c.Close()
 		c.send(text)
 		_, _ = c.answer("GET")
