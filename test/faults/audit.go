@@ -15,7 +15,9 @@ const (
 	flushTime = 1.0  // a node may hold back the news of a visitor for so long
 	edgeTime  = 0.25 // a commit, and scheduling on a busy machine
 	staleTime = 1.5  // how far behind the answer of a healthy node may be
-	shedTime  = 5.0  // for how long after harm that made commits slow a node may turn arrivals away
+
+	decisionTime = 3.0 // how long a node waits for a commit; who has a place is then told the last one all the same
+	shedTime     = 5.0 // for how long after harm that made commits slow a node may turn arrivals away
 )
 
 // Findings are the violations in one history, by kind. An empty list is what is promised.
@@ -275,16 +277,11 @@ func (a *audit) reach() float64 {
 func (a *audit) overtakings() []string {
 	type line struct {
 		of    *stay
-		marks []Event
+		marks []mark
 	}
 	var lines []line
 	for i := range a.stays {
-		l := line{of: &a.stays[i]}
-		for _, e := range l.of.waits {
-			if a.durable(e) {
-				l.marks = append(l.marks, e)
-			}
-		}
+		l := line{of: &a.stays[i], marks: a.marks(a.stays[i].waits)}
 		if len(l.marks) > 1 {
 			lines = append(lines, l)
 		}
@@ -307,9 +304,36 @@ func (a *audit) overtakings() []string {
 	return found
 }
 
+// A mark is a durable sign of life of a visitor in line. since is when it surely counts.
+type mark struct {
+	Event
+	since float64
+}
+
+// marks are those of a stay. Most are touches, which count from when they were seen, however late they commit. Who may have been passed over before
+// is back with a commit, somewhere between question and answer; and not for sure with the answer of a node that could not
+// commit, and told the place that the visitor had.
+func (a *audit) marks(waits []Event) []mark {
+	var marks []mark
+	for _, e := range waits {
+		if !a.durable(e) {
+			continue
+		}
+		m := mark{e, e.Sent}
+		if n := len(marks); n > 0 && e.Sent-marks[n-1].Sent >= a.reach() {
+			if e.Got-e.Sent >= decisionTime {
+				continue
+			}
+			m.since = e.Got
+		}
+		marks = append(marks, m)
+	}
+	return marks
+}
+
 // present reports whether the marks lie close enough all the way from begun to ended.
-func (a *audit) present(marks []Event, begun, ended float64) bool {
-	first := sort.Search(len(marks), func(i int) bool { return marks[i].Sent > begun }) - 1
+func (a *audit) present(marks []mark, begun, ended float64) bool {
+	first := sort.Search(len(marks), func(i int) bool { return marks[i].since > begun }) - 1
 	if first < 0 {
 		return false
 	}

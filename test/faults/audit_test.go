@@ -53,6 +53,13 @@ func TestAuditCatches(t *testing.T) {
 	site := Fault{Name: "on the origin", Majority: true, Origin: true, Begun: 0, Ended: 10}
 	both := []Event{event("a", "n1", 0, Inside, 0), event("b", "n2", 1, Inside, 0)}
 	passed := append(waiting("a", 0, 9, 1), event("b", "n2", 3, Held, 0), event("b", "n2", 4, Inside, 0))
+	// a comes back to the line at 7, when it may have been passed over, and asks on.
+	returned := func(took float64, more ...Event) History {
+		r := event("a", "n1", 7, Waiting, 1)
+		r.Got = 7 + took
+		return history(append(append(more, event("a", "n1", 0, Waiting, 1), r), waiting("a", 11, 16, 1)...)...)
+	}
+	last, in := event("b", "n2", 9, Waiting, 2), event("b", "n2", 11.2, Inside, 0)
 	back := append(waiting("a", 0, 10, 1), event("b", "n2", -1, Inside, 0), event("b", "n2", 7.5, Inside, 0))
 	for _, c := range []struct {
 		name string
@@ -73,6 +80,9 @@ func TestAuditCatches(t *testing.T) {
 		{"a later one is let in", history(passed...), "overtakings"},
 		{"and a node elsewhere was harmed", history(passed...).with(Fault{Harmed: []string{"n3"}, Majority: true, Begun: 0, Ended: 10}), "overtakings"},
 		{"the one passed was away", history(append(append(waiting("a", 0, 0, 1), waiting("a", 7, 9, 1)...), event("b", "n2", 3, Held, 0), event("b", "n2", 4, Inside, 0))...), ""},
+		{"the one passed had come back", returned(0.05, event("b", "n2", 3, Held, 0), last, in), "overtakings"},
+		{"the one passed had come back with a commit that took long", returned(2.5, event("b", "n2", 3, Held, 0), last, in), ""},
+		{"the one passed had come back, for all that could commit", returned(3.1, event("b", "n2", 3, Held, 0), event("b", "n2", 12, Waiting, 2), event("b", "n2", 13, Inside, 0)), ""},
 		{"the other one came first", history(append(waiting("a", 3, 9, 1), event("b", "n2", 2.9, Held, 0), event("b", "n2", 4, Inside, 0))...), ""},
 		{"back inside after its slot has ended", history(back...), "overtakings"},
 		{"back inside, and new leaders have held expiry back", history(back...).with(Fault{Majority: true, Elected: true, Begun: 0, Ended: 5}), ""},
