@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,20 @@ func TestATermBeginsWithWhatEarlierOnesCommitted(t *testing.T) {
 	c := clustertest.New(t, 1, limits(1)).StartAll()
 	clustertest.Submit(t, c.Nodes[0], queue.KindArrive, token(1))
 	before := c.Nodes[0].Lookup(token(1)).Seen
+	var log sync.WaitGroup // one that takes a while to apply again
+	for i := range 100_000 {
+		log.Add(1)
+		err := c.Nodes[0].SubmitFunc(time.Now().Add(time.Minute), queue.Command{Kind: queue.KindArrive, Token: token(2 + i%1000)}, func(_ queue.Decision, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			log.Done()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	log.Wait()
 	c.Stop(0)
 	const outage = 500 * time.Millisecond
 	<-time.After(outage) // the time that has to be taken out of the account
