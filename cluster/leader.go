@@ -246,9 +246,9 @@ func (l *looks) look() {
 	l.last = wall
 }
 
-// took says how long a command of next took to commit, or to fail: then nothing was done, or the term is over, and what was owed is owed still. A tick that took long stood in line with the signs of life that came meanwhile, as
-// if the leader had been away. A resumption does not count: where all commits are slow each would call for another one, and
-// nobody would ever be expired.
+// took says how long a command of next took to commit, or to fail: then nothing was done, or the term is over, and what was owed is owed
+// still. A tick that took long stood in line with the signs of life that came meanwhile, as if the leader had been away. A resumption
+// does not count: where all commits are slow each would call for another one, and nobody would ever be expired.
 func (l *looks) took(c queue.Command, d time.Duration, err error) {
 	switch {
 	case c.Kind == queue.KindTick && d > maxNap:
