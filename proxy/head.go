@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"net/textproto"
 )
 
 // A field is one header line as it came. Both slices point into the head that was read.
@@ -71,22 +70,24 @@ var knownFields = func() (byLength [32][]knownField) {
 		"transfer-encoding":   fieldTransferEncoding,
 		"upgrade":             fieldUpgrade,
 	} {
-		byLength[len(name)] = append(byLength[len(name)], knownField{name, textproto.CanonicalMIMEHeaderKey(name), kind})
+		byLength[len(name)] = append(byLength[len(name)], knownField{name, kind})
 	}
 	return byLength
 }()
 
 type knownField struct {
-	name  string
-	usual string // as most write it
-	kind  fieldKind
+	name string
+	kind fieldKind
 }
 
-// knownFirsts has a bit for the first letter of each name of a length, so that most other names cost one look.
+// knownFirsts has a bit for the first letter of each name of a length.
 var knownFirsts = func() (byLength [len(knownFields)]uint32) {
 	for length, known := range knownFields {
 		for _, k := range known {
 			byLength[length] |= 1 << (k.name[0] & 31)
+		}
+		if length > len(forwardedPrefix) {
+			byLength[length] |= 1 << (forwardedPrefix[0] & 31)
 		}
 	}
 	return byLength
@@ -98,6 +99,19 @@ const forwardedPrefix = "x-forwarded-"
 // kindOf finds the kind of a header name. Many origins read X_Forwarded_For as
 // X-Forwarded-For, so what only an underscore tells from a forwarding header is cut out.
 func kindOf(name []byte) fieldKind {
+	// What browsers send with every request, as they write it.
+	switch string(name) {
+	case "Host":
+		return fieldHost
+	case "Accept":
+		return fieldAccept
+	case "Cookie":
+		return fieldCookie
+	case "Connection":
+		return fieldConnection
+	case "Cache-Control":
+		return fieldCacheControl
+	}
 	kind := knownKind(name)
 	if kind == fieldOther && len(name) > len(forwardedPrefix) && lowerByte(name[0]) == 'x' {
 		switch same, exact := sameName(name[:len(forwardedPrefix)], forwardedPrefix); {
@@ -110,15 +124,17 @@ func kindOf(name []byte) fieldKind {
 	return kind
 }
 
+// hasKind is false for most names that have no kind, after one look.
+func hasKind(name []byte) bool {
+	return len(name) >= len(knownFields) || len(name) > 0 && knownFirsts[len(name)]>>(name[0]&31)&1 != 0
+}
+
 func knownKind(name []byte) fieldKind {
-	if len(name) >= len(knownFields) || len(name) == 0 || knownFirsts[len(name)]>>(name[0]&31)&1 == 0 {
+	if len(name) >= len(knownFields) {
 		return fieldOther
 	}
 	for i := range knownFields[len(name)] {
 		k := &knownFields[len(name)][i]
-		if string(name) == k.usual {
-			return k.kind
-		}
 		switch same, exact := sameName(name, k.name); {
 		case same && exact:
 			return k.kind
@@ -185,7 +201,10 @@ func parseFields(block []byte, fields []field) ([]field, error) {
 		case ' ', '\t':
 			return fields, errFold
 		}
-		colon := tokenEnd(block, at)
+		colon := letters(block, at)
+		if colon < len(block) && block[colon] != ':' {
+			colon = tokenEnd(block, colon)
+		}
 		if colon == at || colon == len(block) || block[colon] != ':' {
 			return fields, errName
 		}
@@ -193,7 +212,10 @@ func parseFields(block []byte, fields []field) ([]field, error) {
 		if value < len(block) && block[value] == ' ' {
 			value++
 		}
-		end := textEnd(block, value)
+		end := printable(block, value)
+		if end < len(block) && block[end] != '\r' {
+			end = textEnd(block, end)
+		}
 		if end+1 >= len(block) || block[end] != '\r' || block[end+1] != '\n' {
 			return fields, errLine
 		}
@@ -204,8 +226,12 @@ func parseFields(block []byte, fields []field) ([]field, error) {
 		}
 		f := &fields[len(fields)-1]
 		f.name = block[at:colon]
-		f.kind = kindOf(f.name)
-		f.value = trimSpace(block[value:end])
+		if f.kind = fieldOther; hasKind(f.name) {
+			f.kind = kindOf(f.name)
+		}
+		if f.value = block[value:end]; value < end && (block[value] <= ' ' || block[end-1] <= ' ') {
+			f.value = trimSpace(f.value)
+		}
 		at = end + 2
 	}
 	return fields, nil
@@ -219,27 +245,47 @@ func controls(eight uint64) uint64 {
 	return (^(low + (0x80-' ')*ones) | (low + ones)) &^ eight & tops
 }
 
-// textEnd returns where the text that begins at at ends: at a control byte, unless it is a tab, or with b. It looks at eight
-// bytes at a time, because text is most of what a head is made of.
-func textEnd(b []byte, at int) int {
+// unusual has the top bit of each byte of eight that is no letter and no dash, of which most names are.
+func unusual(eight uint64) uint64 {
+	low := eight & lows
+	letter := low | 0x20*ones
+	letter = (letter + (0x80-'a')*ones) &^ (letter + (0x7f-'z')*ones)
+	dash := ^((low ^ '-'*ones) + lows)
+	return ^((letter | dash) &^ eight) & tops
+}
+
+// letters returns a place up to which b has nothing but letters and dashes from at on.
+func letters(b []byte, at int) int {
 	for len(b)-at >= 8 {
-		hit := controls(binary.LittleEndian.Uint64(b[at:]))
-		if hit == 0 {
-			at += 8
-			continue
+		if hit := unusual(binary.LittleEndian.Uint64(b[at:])); hit != 0 {
+			return at + bits.TrailingZeros64(hit)/8
 		}
-		if at += bits.TrailingZeros64(hit) / 8; b[at] != '\t' {
-			return at
-		}
-		at++
+		at += 8
 	}
+	return at
+}
+
+// printable returns a place up to which b has no control byte from at on.
+func printable(b []byte, at int) int {
+	for len(b)-at >= 8 {
+		if hit := controls(binary.LittleEndian.Uint64(b[at:])); hit != 0 {
+			return at + bits.TrailingZeros64(hit)/8
+		}
+		at += 8
+	}
+	return at
+}
+
+// textEnd returns where the text that begins at at ends: at a control byte, unless it is a tab, or with b.
+func textEnd(b []byte, at int) int {
+	at = printable(b, at)
 	for at < len(b) && textByte(b[at]) {
 		at++
 	}
 	return at
 }
 
-// tokenEnd returns where the token that begins at at ends. Names are short: eight bytes at a time were slower here.
+// tokenEnd returns where the token that begins at at ends.
 func tokenEnd(b []byte, at int) int {
 	for i, c := range b[at:] {
 		if !tokenBytes[c] {

@@ -115,6 +115,14 @@ func TestEightBytesAtATime(t *testing.T) {
 				if got := textEnd(b, 0); got != text {
 					t.Fatalf("%q: a text ends at %d, got %d", b, text, got)
 				}
+				name := token == len(b) || c == ':' && at > 0
+				if _, err := parseFields(append(bytes.Clone(b), ": v\r\n\r\n"...), nil); (err == nil) != name {
+					t.Fatalf("a line named %q: %v", b, err)
+				}
+				line := append(append([]byte("X:"), b...), "\r\n\r\n"...)
+				if _, err := parseFields(line, nil); (err == nil) != (text == len(b)) {
+					t.Fatalf("%q: %v", line, err)
+				}
 			}
 		}
 	}
