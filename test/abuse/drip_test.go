@@ -26,19 +26,19 @@ type drip struct {
 // hungUp tells the attackers that the node has closed all of them, as it counts them itself.
 func (d *drip) hungUp() { _ = d.stdin.Close() } // a second close does no harm
 
-// dripper is the variable that makes an attacker of a test binary: where to, with which cookie, and how many of each kind.
+// dripper is the variable that makes an attacker of a test binary: where to, with which cookie, how many of each kind, and the nanoseconds between two.
 const dripper = "OWR_TEST_DRIP"
 
-// dripPause lies between two connections: 1,000 a second, as fast as slowhttptest makes them when it is asked to hurry. All at once, and each of them every
-// half second at the same moment, they are a flood twice a second and not slow ones.
-const dripPause = time.Millisecond
+// dripBeat lies between two bytes of a connection: half of what slowhttptest leaves by default.
+const dripBeat = 5 * time.Second
 
-// drip attacks the node with n slow connections of each kind.
-func (v *victim) drip(cookie string, n int) *drip {
+// drip attacks the node with n slow connections of each kind, between two of which lies a pause. All at once, and each of them at the same moment whenever
+// it goes on, they would be a flood and not slow ones.
+func (v *victim) drip(cookie string, n int, pause time.Duration) *drip {
 	v.t.Helper()
 	d := &drip{over: make(chan struct{})}
-	cmd := exec.CommandContext(v.t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d", dripper, v.host, cookie, n))
+	cmd := exec.CommandContext(v.t.Context(), "chrt", "--other", "0", os.Args[0]) // whatever its parent has
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d", dripper, v.host, cookie, n, pause))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -65,7 +65,8 @@ func (v *victim) drip(cookie string, n int) *drip {
 func dripping() bool {
 	var host, cookie string
 	var n int
-	if got, _ := fmt.Sscan(os.Getenv(dripper), &host, &cookie, &n); got != 3 {
+	var pause time.Duration
+	if got, _ := fmt.Sscan(os.Getenv(dripper), &host, &cookie, &n, (*int64)(&pause)); got != 4 {
 		return false
 	}
 	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19); err != nil {
@@ -87,7 +88,7 @@ func dripping() bool {
 	var mu sync.Mutex
 	for i := range len(kinds) * n {
 		wg.Go(func() {
-			time.Sleep(time.Duration(i) * dripPause) // and so each has a beat of its own
+			time.Sleep(time.Duration(i) * pause) // and so each has a beat of its own
 			closed, lasted := kinds[i%len(kinds)].attack(host, ended)
 			mu.Lock()
 			defer mu.Unlock()
@@ -105,7 +106,7 @@ func dripping() bool {
 // A slowKind is what one attacker says at once, and what bit by bit; without the latter it reads bit by bit.
 type slowKind struct{ opening, drop string }
 
-// attack lasts until the node closes the connection, ended says that it has, or 45 seconds are over: then it is not closed.
+// attack lasts until the node closes the connection, ended says that it has, or 250 seconds are over: then it is not closed.
 func (k slowKind) attack(host string, ended <-chan struct{}) (closed bool, lasted time.Duration) {
 	w, err := dial(host)
 	if err != nil {
@@ -117,8 +118,8 @@ func (k slowKind) attack(host string, ended <-chan struct{}) (closed bool, laste
 	}
 	from := time.Now()
 	_, err = io.WriteString(w, k.opening)
-	for err == nil && time.Since(from) < 45*time.Second {
-		time.Sleep(500 * time.Millisecond) // this is the attack
+	for err == nil && time.Since(from) < 250*time.Second {
+		time.Sleep(dripBeat) // this is the attack
 		if k.drop != "" {
 			_, err = io.WriteString(w, k.drop)
 			continue

@@ -4,6 +4,7 @@ package abuse
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,7 +69,11 @@ func attacked(t *testing.T, slots int, settings harness.Settings) *victim {
 	asked(t)
 	all := harness.Settings{"WR_MAX_ACTIVE": fmt.Sprint(slots), "WR_ACTIVE_TTL": "600", "WR_QUEUE_ABSENT": "600"}
 	maps.Copy(all, settings)
-	n := harness.NewNode(t, "n1", harness.NewOrigin(t).URL, all)
+	l, err := (&net.ListenConfig{Control: ethernet}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := harness.NewNode(t, "n1", harness.NewOriginOn(t, l).URL, all)
 	n.Start()
 	n.WaitReady()
 	return &victim{Node: n, t: t, host: strings.TrimPrefix(n.URL, "http://")}
@@ -110,8 +116,19 @@ type wire struct {
 	reader *bufio.Reader
 }
 
+// ethernet has a socket of loopback send segments as an Ethernet carries them. With those of 64 KiB that loopback has, the kernel keeps up to 4 MiB for
+// each reader that is slow; with these, 100 KiB.
+func ethernet(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 1460)
+	})
+	return errors.Join(err, failed)
+}
+
 func dial(host string) (*wire, error) {
-	c, err := net.DialTimeout("tcp", host, 20*time.Second)
+	d := net.Dialer{Timeout: 20 * time.Second, Control: ethernet}
+	c, err := d.Dial("tcp", host)
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,11 +49,14 @@ func (v *victim) latency(cookie string, until <-chan struct{}) time.Duration {
 
 // Thousands of slow connections of every kind are closed when their time is over, and those inside do not notice.
 func TestSlowConnections(t *testing.T) {
-	v := attacked(t, 10, harness.Settings{"WR_HEADER_TIMEOUT": "3", "WR_STALL_TIMEOUT": "3"})
+	limit := fmt.Sprint(size(3, 55)) // all of them are there at once
+	v := attacked(t, 10, harness.Settings{"WR_HEADER_TIMEOUT": limit, "WR_STALL_TIMEOUT": limit})
+	apart := v.comesFirst()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the pauses of the measure are none of the node's
 	cookie, _ := v.visit()
 	goroutines, files, rss := v.metric("go_goroutines"), v.metric("process_open_fds"), v.rss()
 	rest := make(chan struct{})
-	time.AfterFunc(time.Second, func() { close(rest) })
+	time.AfterFunc(5*time.Second, func() { close(rest) })
 	quiet := v.latency(cookie, rest)
 
 	n := size(200, 1700) // of each kind
@@ -58,36 +64,70 @@ func TestSlowConnections(t *testing.T) {
 	go func() { p99 <- v.latency(cookie, stop) }()
 	peak := rss
 	begun := time.Now()
-	attack := v.drip(cookie, n)
-	crowd, hungUp := 0.0, false
+	attack := v.drip(cookie, n, time.Duration(size(1, 10))*time.Millisecond)
+	crowd, measured, hungUp := 0.0, false, false
 	for waiting := true; waiting; {
 		select {
 		case <-attack.over:
 			waiting = false
-		case <-time.After(250 * time.Millisecond):
+		case <-time.After(time.Duration(size(1, 5)) * time.Second): // to ask more often is an attack too
 			peak = max(peak, v.rss())
 			open := v.metric("owr_connections")
-			if crowd = max(crowd, open); !hungUp && crowd > float64(n) && open <= 2 {
+			crowd = max(crowd, open)
+			if !measured && open < crowd/2 {
+				measured = true
+				close(stop)
+			}
+			if !hungUp && crowd > float64(n) && open <= 2 {
 				hungUp = true
 				attack.hungUp()
 			}
 		}
 	}
-	close(stop)
+	if !measured {
+		close(stop)
+	}
 	busy := <-p99
-	t.Logf("%d slow connections, all over after %v (longest %v): p99 of those inside %v, %v before; RSS grew by %.1f MiB at the most", 3*n,
-		time.Since(begun).Round(time.Second), attack.Longest.Round(time.Second), busy.Round(100*time.Microsecond), quiet.Round(100*time.Microsecond), peak-rss)
+	t.Logf("%d slow connections, %.0f at once, all over after %v (longest %v): p99 of those inside %v, %v before; RSS grew by %.1f MiB at the most", 3*n, crowd,
+		time.Since(begun).Round(time.Second), attack.Longest.Round(time.Second), busy.Round(10*time.Microsecond), quiet.Round(10*time.Microsecond), peak-rss)
 	if attack.Left > 0 {
 		t.Errorf("%d connections were not closed", attack.Left)
 	}
-	// A machine that does much else has pauses of its own.
-	if most := max(2*quiet, 500*time.Millisecond); busy > most {
+	most := 2 * quiet
+	if !apart || !*long {
+		most = 500 * time.Millisecond // in a second or two, and beside whatever else the machine does, it says nothing more exact
+	}
+	if busy > most {
 		t.Errorf("p99 of those inside: %v, want at most %v", busy, most)
 	}
 	if most := float64(30 + 3*n*100/1024); peak-rss > most {
 		t.Errorf("RSS grew by %.1f MiB, want at most %.0f", peak-rss, most)
 	}
 	v.calms(goroutines, files)
+}
+
+// comesFirst has node, origin and measure come before all attackers on the processors, as if those had machines of their own, until the test ends. A lower
+// priority is not enough for that: a kernel without preemption lets an attacker that computes go on for up to 4 ms. It reports false where that is not allowed.
+func (v *victim) comesFirst() bool {
+	v.t.Helper()
+	schedule := func(pid int, policy, priority string) error {
+		out, err := exec.Command("chrt", "--all-tasks", policy, "--pid", priority, strconv.Itoa(pid)).CombinedOutput()
+		if err != nil {
+			v.t.Logf("real time is not for us: %s", out)
+		}
+		return err
+	}
+	for _, pid := range []int{v.Pid(), os.Getpid()} {
+		if schedule(pid, "--rr", "1") != nil {
+			return false
+		}
+	}
+	v.t.Cleanup(func() {
+		if err := schedule(os.Getpid(), "--other", "0"); err != nil {
+			v.t.Error(err)
+		}
+	})
+	return true
 }
 
 // What a client says that it will send costs nothing before it comes.

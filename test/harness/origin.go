@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -38,8 +39,21 @@ type Origin struct {
 // NewOrigin starts an origin that ends with its test.
 func NewOrigin(t testing.TB) *Origin {
 	t.Helper()
+	return NewOriginOn(t, nil)
+}
+
+// NewOriginOn starts an origin on a listener, which ends with it; nil: on one of its own.
+func NewOriginOn(t testing.TB, listener net.Listener) *Origin {
+	t.Helper()
 	o := &Origin{Gate: make(chan struct{})}
-	server := httptest.NewServer(o)
+	server := httptest.NewUnstartedServer(o)
+	if listener != nil {
+		if err := server.Listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+		server.Listener = listener
+	}
+	server.Start()
 	o.URL = server.URL
 	t.Cleanup(func() {
 		server.CloseClientConnections()
