@@ -36,8 +36,9 @@ test: tools ## every test: packages, three real nodes with Redis, a real browser
 secure: tools ## the tests of the proxy once more, with clients that speak TLS
 	go test ./proxy -secure
 
-race: tools ## every test under the race detector, the nodes of the end-to-end tests too
+race: tools ## every test under the race detector, the nodes of the end-to-end tests too; the proxy's with clients that speak TLS as well
 	go test -race -timeout 20m ./...
+	go test -race ./proxy -secure
 
 wire: ## owr byte by byte, then the same bytes to nginx and HAProxy: what differs must be explained in test/wire/testdata
 	@scripts/need nginx haproxy curl python3
