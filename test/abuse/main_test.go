@@ -117,7 +117,7 @@ type wire struct {
 }
 
 // ethernet has a socket of loopback send segments as an Ethernet carries them. With those of 64 KiB that loopback has, the kernel keeps up to 4 MiB for
-// each reader that is slow; with these, 100 KiB.
+// each reader that is slow.
 func ethernet(_, _ string, c syscall.RawConn) error {
 	var failed error
 	err := c.Control(func(fd uintptr) {
