@@ -162,5 +162,11 @@ func TestKindOf(t *testing.T) {
 		if got := kindOf([]byte(name)); got != want {
 			t.Errorf("%q: got %d, want %d", name, got, want)
 		}
+		if name == "" {
+			continue // no line has it
+		}
+		if fields, err := parseFields([]byte(name+": v\r\n\r\n"), nil); err != nil || fields[0].kind != want {
+			t.Errorf("a line named %q: got %+v, %v, want %d", name, fields, err, want)
+		}
 	}
 }

@@ -16,29 +16,41 @@ import (
 // A drip is an attack by slow connections. It comes from a process of its own that leaves the processors to all others: attackers have
 // machines of their own, and thousands of them in the process that measures would be measured too.
 type drip struct {
-	Left    int           // connections that nobody has closed
-	Longest time.Duration // that one of them has lasted
+	Left int // connections that nobody has closed
 
-	over  chan struct{} // closed when all have ended: Left and Longest hold from then on
+	over  chan struct{} // closed when all have ended: Left holds from then on
 	stdin io.Closer
 }
 
 // hungUp tells the attackers that the node has closed all of them, as it counts them itself.
 func (d *drip) hungUp() { _ = d.stdin.Close() } // a second close does no harm
 
-// dripper is the variable that makes an attacker of a test binary: where to, with which cookie, how many of each kind, and the nanoseconds between two.
+// dripper is the variable that makes an attacker of a test binary. It holds an order.
 const dripper = "OWR_TEST_DRIP"
 
-// dripBeat lies between two bytes of a connection: half of what slowhttptest leaves by default.
-const dripBeat = 5 * time.Second
+// An order says how to attack. All connections at once, and each at the same moment whenever it goes on, would be a flood and not slow ones.
+type order struct {
+	Host, Cookie string
+	N            int           // of each kind
+	Pause        time.Duration // between two connections, so that each has a beat of its own
+	Beat         time.Duration // between two bytes of one; slowhttptest has 10 s
+	Patience     time.Duration // after which a connection is one that is not closed
+}
 
-// drip attacks the node with n slow connections of each kind, between two of which lies a pause. All at once, and each of them at the same moment whenever
-// it goes on, they would be a flood and not slow ones.
-func (v *victim) drip(cookie string, n int, pause time.Duration) *drip {
+// drip attacks the node.
+func (v *victim) drip(o order) *drip {
 	v.t.Helper()
 	d := &drip{over: make(chan struct{})}
-	cmd := exec.CommandContext(v.t.Context(), "chrt", "--other", "0", os.Args[0]) // whatever its parent has
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d", dripper, v.host, cookie, n, pause))
+	text, err := json.Marshal(o)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	command := []string{os.Args[0]}
+	if v.first {
+		command = []string{"chrt", "--other", "0", os.Args[0]} // and not what its parent has
+	}
+	cmd := exec.CommandContext(v.t.Context(), command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), dripper+"="+string(text))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -63,11 +75,14 @@ func (v *victim) drip(cookie string, n int, pause time.Duration) *drip {
 
 // dripping is the attackers' own process, if this is it.
 func dripping() bool {
-	var host, cookie string
-	var n int
-	var pause time.Duration
-	if got, _ := fmt.Sscan(os.Getenv(dripper), &host, &cookie, &n, (*int64)(&pause)); got != 4 {
+	text, asked := os.LookupEnv(dripper)
+	if !asked {
 		return false
+	}
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		fmt.Fprintln(os.Stderr, dripper+":", err)
+		return true // without an answer, which fails the test
 	}
 	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19); err != nil {
 		fmt.Fprintln(os.Stderr, "the attackers keep their priority:", err)
@@ -77,7 +92,7 @@ func dripping() bool {
 		_, _ = io.Copy(io.Discard, os.Stdin) // whatever ends it
 		close(ended)
 	}()
-	own := "Host: shop.test\r\nCookie: wr_token=" + cookie + "\r\n"
+	own := "Host: shop.test\r\nCookie: wr_token=" + o.Cookie + "\r\n"
 	kinds := []slowKind{
 		{"GET / HTTP/1.1\r\n" + own + "X-Slow: ", "a"},
 		{"POST /upload HTTP/1.1\r\n" + own + "Content-Length: 1000000\r\n\r\n", "a"},
@@ -86,14 +101,12 @@ func dripping() bool {
 	var d drip
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	for i := range len(kinds) * n {
+	for i := range len(kinds) * o.N {
 		wg.Go(func() {
-			time.Sleep(time.Duration(i) * pause) // and so each has a beat of its own
-			closed, lasted := kinds[i%len(kinds)].attack(host, ended)
-			mu.Lock()
-			defer mu.Unlock()
-			d.Longest = max(d.Longest, lasted)
-			if !closed {
+			time.Sleep(time.Duration(i) * o.Pause)
+			if !kinds[i%len(kinds)].attack(o, ended) {
+				mu.Lock()
+				defer mu.Unlock()
 				d.Left++
 			}
 		})
@@ -106,11 +119,11 @@ func dripping() bool {
 // A slowKind is what one attacker says at once, and what bit by bit; without the latter it reads bit by bit.
 type slowKind struct{ opening, drop string }
 
-// attack lasts until the node closes the connection, ended says that it has, or 250 seconds are over: then it is not closed.
-func (k slowKind) attack(host string, ended <-chan struct{}) (closed bool, lasted time.Duration) {
-	w, err := dial(host)
+// attack lasts until the node closes the connection, ended says that it has, or patience is over: then it is not closed.
+func (k slowKind) attack(o order, ended <-chan struct{}) (closed bool) {
+	w, err := dial(o.Host)
 	if err != nil {
-		return true, 0 // the queue of the listener is full
+		return true // the queue of the listener is full
 	}
 	defer w.Close()
 	if tcp, ok := w.Conn.(*net.TCPConn); ok && k.drop == "" {
@@ -118,15 +131,15 @@ func (k slowKind) attack(host string, ended <-chan struct{}) (closed bool, laste
 	}
 	from := time.Now()
 	_, err = io.WriteString(w, k.opening)
-	for err == nil && time.Since(from) < 250*time.Second {
-		time.Sleep(dripBeat) // this is the attack
+	for err == nil && time.Since(from) < o.Patience {
+		time.Sleep(o.Beat) // this is the attack
 		if k.drop != "" {
 			_, err = io.WriteString(w, k.drop)
 			continue
 		}
 		select {
 		case <-ended: // what the kernels still hold says nothing
-			return true, time.Since(from)
+			return true
 		default:
 		}
 		var one [1]byte
@@ -135,5 +148,5 @@ func (k slowKind) attack(host string, ended <-chan struct{}) (closed bool, laste
 			err = nil
 		}
 	}
-	return err != nil, time.Since(from)
+	return err != nil
 }

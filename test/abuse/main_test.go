@@ -61,6 +61,8 @@ type victim struct {
 
 	preface string                  // what a connection begins with
 	wrap    func(net.Conn) net.Conn // TLS, or nil
+
+	first bool // it comes before attackers of other processes: see comesFirst
 }
 
 // attacked starts a node with so many slots.
